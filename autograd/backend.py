@@ -1,0 +1,82 @@
+"""Which array library an array belongs to: NumPy on the CPU, CuPy on a GPU.
+
+CuPy is only ever imported by `device_module("cuda")`, so a machine without a GPU never needs it.
+"""
+
+import sys
+
+import numpy as np
+
+
+def array_module(array):
+    """`numpy` or `cupy`, whichever owns `array`. Everything that is not a CuPy array belongs to NumPy."""
+    if isinstance(array, (np.ndarray, np.generic)) or "cupy" not in sys.modules:
+        return np
+    return sys.modules["cupy"].get_array_module(array)
+
+
+def device_of(array):
+    """`"cpu"`, or `"cuda:N"` for a CuPy array on GPU N."""
+    return "cpu" if array_module(array) is np else f"cuda:{array.device.id}"
+
+
+def is_array(value):
+    """True for a NumPy or CuPy array (not for scalars and lists)."""
+    return isinstance(value, np.ndarray) or array_module(value) is not np
+
+
+def to_numpy(array):
+    """The values as a NumPy array. Copies from the GPU (and waits for it); on the CPU it is the same memory."""
+    return array if isinstance(array, np.ndarray) else array_module(array).asnumpy(array)
+
+
+def device_module(device):
+    """The array library for "cpu", "cuda" or "cuda:N". Raises ValueError or RuntimeError saying what is missing."""
+    if device == "cpu":
+        return np
+    if device.split(":")[0] != "cuda":
+        raise ValueError(f"unknown device {device!r}: cpu, cuda or cuda:N")
+    try:
+        import cupy
+    except ImportError:
+        raise RuntimeError(f"no CuPy for {device}: pip install -e '.[cuda12]' or '.[cuda13]'") from None
+    return cupy
+
+
+def move(array, device):
+    """The array on another device; itself if it is there already."""
+    if device == "cpu":
+        return to_numpy(array)
+    xp = device_module(device)
+    with xp.cuda.Device(int(device.partition(":")[2] or 0)):
+        return xp.asarray(array)
+
+
+def choose_device(wanted="auto"):
+    """(device, reason) for "auto", "cpu", "cuda" or "cuda:N".
+
+    "auto" takes a GPU that works and otherwise the CPU. Asking for a GPU that cannot be used raises RuntimeError.
+    """
+    if wanted == "cpu":
+        return "cpu", "as asked"
+    device = "cuda" if wanted == "auto" else wanted
+    try:
+        _probe(device)
+    except RuntimeError as error:
+        if wanted != "auto":
+            raise
+        return "cpu", str(error)
+    return device, "a GPU that works"
+
+
+def _probe(device):
+    """Use every lazily loaded library once; CuPy imports, and even counts devices, where none of them can be had."""
+    xp = device_module(device)
+    try:
+        with xp.cuda.Device(int(device.partition(":")[2] or 0)):
+            x = xp.arange(4, dtype=xp.float32).reshape(2, 2)  # NVRTC and the headers
+            if (x @ x).tolist() != [[2, 3], [6, 11]]:  # cuBLAS
+                raise RuntimeError("a product of two matrices came out wrong")
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise RuntimeError(f"{device} cannot be used: {type(error).__name__}: {reason}") from None

@@ -1,0 +1,94 @@
+"""Causal self-attention, fused."""
+
+import math
+
+from autograd.backend import array_module
+from autograd.ops.linalg import row_sums
+from autograd.tensor import op
+
+QUERY_BLOCK = 128  # queries handled at once: their keys end where they end, so most of the future is never computed
+SAFE_EXPONENT = 64.0  # 2**±64, and sums of a million of them, are far from the limits of float32
+LOG2_E = math.log2(math.e)
+
+
+@op
+def causal_attention(qkv, n_head, scale=None, dropout=0.0, stream=None):
+    """Attention of every position to itself and its past: dropout(softmax(scale q kᵀ)) v for each head.
+
+    qkv (B, T, 3C) holds queries, keys and values side by side, each split into n_head heads of D = C / n_head
+    channels; the result is (B, T, C). scale is 1/√D unless given. With dropout > 0, stream says what is dropped.
+
+    With weights P = softmax(S) and their dropped form Pd = P * keep / (1 - p):
+        dv = Pdᵀ dout,   dP = (dout vᵀ) * keep / (1 - p),
+        dS = P * (dP - delta) with delta = sum over keys of P * dP = sum over channels of dout * out,
+        dq = scale dS k,   dk = scale dSᵀ q
+    (delta as in FlashAttention, Dao et al. 2022.) P is kept as e / sum(e), and the division acts on the D channels
+    of the result instead of on the weights. Powers of 2 replace the exponential, with log2(e) folded into the
+    queries: NumPy's exp2 takes 0.3 ns per element, exp 0.5.
+    """
+    if qkv.ndim != 3 or qkv.shape[-1] % (3 * n_head):
+        raise ValueError(f"causal_attention: wanted (B, T, 3C) with C divisible by {n_head} heads, got {qkv.shape}")
+    xp = array_module(qkv)
+    B, T, C = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
+    scale = (C // n_head) ** -0.5 if scale is None else scale
+    q, k, v = split_heads(qkv, 3, n_head)
+    keep, keep_scale = None, 1.0
+    if dropout:
+        keep, keep_scale = stream.keep_mask((B, n_head, T, T), dropout)
+        keep = xp.asarray(keep)
+    shift = bool(_score_bound(q, k) * abs(scale) * LOG2_E > SAFE_EXPONENT)
+
+    out = xp.empty((B, T, C), qkv.dtype)
+    (y,) = split_heads(out, 1, n_head)
+    blocks = []
+    for start in range(0, T, QUERY_BLOCK):
+        stop = min(start + QUERY_BLOCK, T)
+        e = (q[:, :, start:stop] * (scale * LOG2_E)) @ k[:, :, :stop].swapaxes(-1, -2)  # (B, H, t, stop)
+        e[..., start:] += xp.triu(xp.full((stop - start, stop - start), -xp.inf, e.dtype), 1)
+        if shift:
+            e -= e.max(-1, keepdims=True)
+        xp.exp2(e, out=e)
+        factor = keep_scale / row_sums(e)  # (B, H, t, 1)
+        kept = None if keep is None else keep[:, :, start:stop, :stop]
+        xp.multiply(_dropped(e, kept) @ v[:, :, :stop], factor, out=y[:, :, start:stop])
+        blocks.append((start, stop, e, kept, factor))
+
+    def dqkv(dout):
+        grad = xp.zeros(qkv.shape, qkv.dtype)
+        dq, dk, dv = split_heads(grad, 3, n_head)
+        (dy_all,) = split_heads(dout, 1, n_head)
+        for start, stop, e, kept, factor in blocks:
+            dy = dy_all[:, :, start:stop] * factor  # (B, H, t, D)
+            delta = xp.einsum("bhtd,bhtd->bht", dy, y[:, :, start:stop])[..., None] / keep_scale
+            ds = _dropped(dy @ v[:, :, :stop].swapaxes(-1, -2), kept)  # (B, H, t, stop)
+            ds -= delta
+            ds *= e
+            xp.multiply(ds @ k[:, :, :stop], scale, out=dq[:, :, start:stop])
+            dk[:, :, :stop] += ds.swapaxes(-1, -2) @ (q[:, :, start:stop] * scale)
+            dv[:, :, :stop] += _dropped(e, kept).swapaxes(-1, -2) @ dy
+        return grad
+
+    return out, dqkv
+
+
+def split_heads(x, parts, n_head):
+    """Views (B, H, T, D) of the `parts` slices of x (B, T, parts * H * D)."""
+    B, T, C = x.shape
+    x = x.reshape(B, T, parts, n_head, C // (parts * n_head))  # (B, T, parts * H * D) -> (B, T, parts, H, D)
+    return [x[:, :, part].swapaxes(1, 2) for part in range(parts)]
+
+
+def _score_bound(q, k):
+    """An upper bound for every |q·k| (Cauchy-Schwarz), from T D elements instead of T².
+
+    If no score can overflow the exponential, there is no need to find each row's maximum and subtract it, which
+    would take as long as the exponential itself.
+    """
+    if not q.size:
+        return 0.0
+    xp = array_module(q)
+    return xp.sqrt(xp.einsum("bhtd,bhtd->bht", q, q).max() * xp.einsum("bhtd,bhtd->bht", k, k).max())
+
+
+def _dropped(weights, kept):
+    return weights if kept is None else weights * kept

@@ -1,0 +1,92 @@
+"""Matrix products."""
+
+import math
+
+from autograd.backend import array_module
+from autograd.ops import elementwise
+from autograd.ops.elementwise import unbroadcast
+from autograd.tensor import op
+
+
+@op
+def matmul(x, y):
+    """x @ y with NumPy's rules: stacks of matrices broadcast, a 1-D operand is a row on the left, a column on the right."""
+    if x.ndim == 0 or y.ndim == 0:
+        raise ValueError(f"matmul needs at least one axis on each side, got shapes {x.shape} and {y.shape}")
+    x2 = x[None, :] if x.ndim == 1 else x  # (..., n, k)
+    y2 = y[:, None] if y.ndim == 1 else y  # (..., k, m)
+
+    def as_matrices(g):  # (..., n, m): put back the axis that a 1-D operand lost
+        g = g[..., None] if y.ndim == 1 else g
+        return g[..., None, :] if x.ndim == 1 else g
+
+    def dx(g):
+        return unbroadcast(as_matrices(g) @ y2.swapaxes(-1, -2), x2.shape).reshape(x.shape)
+
+    def dy(g):
+        return unbroadcast(x2.swapaxes(-1, -2) @ as_matrices(g), y2.shape).reshape(y.shape)
+
+    return x @ y, (dx, dy)
+
+
+ACTIVATIONS = {"relu": elementwise.relu.raw, "gelu": elementwise.gelu.raw, "gelu_exact": elementwise.gelu_exact.raw}
+
+
+@op
+def linear(x, weight, bias=None, activation=None):
+    """activation(x @ weight + bias), as one operation.
+
+    x (..., K), weight (K, M) as in GPT-2's Conv1D, bias (M) or None; activation None or a name in ACTIVATIONS.
+    All leading axes are folded into one, so that each pass is a single two-dimensional product:
+    dx = dpre @ weightᵀ, dweight = xᵀ @ dpre, dbias = sum of dpre over the rows, dpre = dout * activation'(pre).
+    """
+    if x.ndim == 0 or weight.ndim != 2 or x.shape[-1] != weight.shape[0]:
+        raise ValueError(f"linear: x {x.shape} does not fit weight {weight.shape}; wanted (..., K) and (K, M)")
+    x2 = as_rows(x)  # (..., K) -> (N, K)
+    out = x2 @ weight
+    if bias is not None:
+        out += bias
+    pull_through_activation = None
+    if activation is not None:
+        out, pull_through_activation = ACTIVATIONS[activation](out)
+
+    def dpre_of(dout):
+        dout = dout.reshape(out.shape)
+        return pull_through_activation(dout) if pull_through_activation else dout
+
+    dpre = Shared(dpre_of)
+    return out.reshape(*x.shape[:-1], weight.shape[1]), (
+        lambda dout: (dpre(dout) @ weight.T).reshape(x.shape),
+        lambda dout: x2.T @ dpre(dout),
+        lambda dout: column_sums(dpre(dout)),
+    )
+
+
+class Shared:
+    """A function that keeps its last result, for pullbacks of one operation that begin with the same work."""
+
+    def __init__(self, function):
+        self.function, self.argument, self.result = function, None, None
+
+    def __call__(self, argument):
+        if self.argument is not argument:
+            self.argument, self.result = argument, self.function(argument)
+        return self.result
+
+
+def as_rows(x):
+    """(..., C) -> (N, C). The count is spelled out because -1 is ambiguous for empty arrays."""
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+
+
+# Sums as products with a vector of ones: BLAS does them in 0.05 ns per element, sum() takes 0.06 to 0.3.
+
+
+def column_sums(x):
+    """(N, C) -> (C)"""
+    return array_module(x).ones(x.shape[0], x.dtype) @ x
+
+
+def row_sums(x):
+    """(..., C) -> (..., 1)"""
+    return (x @ array_module(x).ones(x.shape[-1], x.dtype))[..., None]

@@ -1,0 +1,145 @@
+"""The operations of a GPT, fused: one forward pass and one derivative worked out by hand for each.
+
+Written straight from primitives, each would record several operations and keep every intermediate array. Each is
+tested to equal that composition. Names as in llm.c: dout is the gradient that comes in, dx the one that goes out.
+"""
+
+import numpy as np
+
+from autograd.backend import array_module
+from autograd.ops.linalg import as_rows, column_sums, row_sums
+from autograd.ops.reduce import raw_logsumexp
+from autograd.tensor import op
+
+
+@op
+def softmax(x, axis=-1):
+    """exp(x) / sum(exp(x)) along an axis.  dx = out * (dout - sum(dout * out))"""
+    xp = array_module(x)
+    out = xp.exp(x - x.max(axis, keepdims=True))
+    out /= out.sum(axis, keepdims=True)
+    return out, lambda dout: out * (dout - (dout * out).sum(axis, keepdims=True))
+
+
+@op
+def log_softmax(x, axis=-1):
+    """x - logsumexp(x) along an axis.  dx = dout - softmax(x) * sum(dout)"""
+    out = x - raw_logsumexp(x, axis)
+    return out, lambda dout: dout - array_module(x).exp(out) * dout.sum(axis, keepdims=True)
+
+
+@op
+def layer_norm(x, weight, bias=None, eps=1e-5):
+    """(x - mean) / sqrt(variance + eps) * weight + bias over the last axis; x (..., C), weight and bias (C).
+
+    With xhat = (x - mean) * rstd and dxhat = dout * weight:
+    dx = rstd * (dxhat - mean(dxhat) - xhat * mean(dxhat * xhat)): what is left of dxhat when its share along the
+    constant and along xhat is taken out, because the output does not change in these directions.
+    """
+    x2 = as_rows(x)  # (..., C) -> (N, C)
+    C = x.shape[-1]
+    xhat = x2 - row_sums(x2) / C
+    rstd = (row_dots(xhat, xhat) / C + eps) ** -0.5  # (N, 1)
+    xhat *= rstd
+    out = xhat * weight
+    if bias is not None:
+        out += bias
+
+    def dx(dout):
+        dxhat = dout.reshape(xhat.shape) * weight
+        mean_dxhat, mean_dxhat_xhat = row_sums(dxhat) / C, row_dots(dxhat, xhat) / C
+        dxhat -= mean_dxhat
+        dxhat -= xhat * mean_dxhat_xhat
+        dxhat *= rstd
+        return dxhat.reshape(x.shape)
+
+    return out.reshape(x.shape), (
+        dx,
+        lambda dout: array_module(x).einsum("nc,nc->c", dout.reshape(xhat.shape), xhat),
+        lambda dout: column_sums(dout.reshape(xhat.shape)),
+    )
+
+
+def row_dots(x, y):
+    """(N, C), (N, C) -> (N, 1): the dot product of each pair of rows, without a temporary of their size."""
+    return array_module(x).einsum("nc,nc->n", x, y)[:, None]
+
+
+@op
+def cross_entropy(logits, targets, ignore_index=None):
+    """The mean over tokens of -log softmax(logits)[target]; a 0-d result.
+
+    logits (..., V); targets: integers of shape (...), IndexError outside [0, V). Tokens whose target is ignore_index
+    do not count, neither in the sum nor in the mean.
+    dlogits = (softmax(logits) - onehot(target)) / count
+    """
+    xp = array_module(logits)
+    logits2, targets = as_rows(logits), targets.reshape(-1)  # (..., V) -> (N, V), (...) -> (N)
+    counted = targets != ignore_index if ignore_index is not None else xp.ones(targets.shape, bool)
+    targets = xp.where(counted, targets, 0)
+    check_ids(targets, logits.shape[-1], "target")
+    rows = xp.arange(len(targets))
+    count = counted.sum().astype(logits.dtype)
+    lse = raw_logsumexp(logits2, -1)  # (N, 1)
+    losses = xp.where(counted, lse[:, 0] - logits2[rows, targets], 0)
+
+    def dlogits(dout):
+        grad = xp.exp(logits2 - lse)
+        grad[rows, targets] -= 1
+        grad *= (counted * (dout / count))[:, None].astype(grad.dtype)
+        return grad.reshape(logits.shape)
+
+    return losses.sum() / count, dlogits
+
+
+@op
+def embedding(weight, ids):
+    """The rows of weight (V, C) named by integers ids (...): a result of shape (..., C). IndexError outside [0, V).
+
+    dweight[v] = sum of dout over all places where ids == v
+    """
+    check_ids(ids, weight.shape[0], "token id")
+
+    def dweight(dout):
+        return sum_rows_by_id(as_rows(dout), ids.reshape(-1), weight.shape[0])
+
+    return weight[ids], dweight
+
+
+def sum_rows_by_id(rows, ids, n):
+    """(N, C), (N) -> (n, C): the sum of the rows that carry each id. Sorting brings equal ids together, in order."""
+    xp = array_module(rows)
+    out = xp.zeros((n, rows.shape[1]), rows.dtype)
+    if len(ids) == 0:
+        return out
+    if xp is not np:
+        xp.add.at(out, ids, rows)
+        return out
+    order = np.argsort(ids, kind="stable")
+    sorted_ids = ids[order]
+    starts = np.flatnonzero(np.diff(sorted_ids, prepend=-1))
+    out[sorted_ids[starts]] = np.add.reduceat(rows[order], starts, axis=0)
+    return out
+
+
+def check_ids(ids, n, what):
+    """Raise IndexError for ids outside [0, n); NumPy would read negative ones from the end. Not on a GPU: it waits."""
+    if ids.dtype.kind not in "iu":
+        raise TypeError(f"{what}s must be a plain integer array, not {ids.dtype}")
+    if isinstance(ids, np.ndarray) and ids.size and (ids.min() < 0 or ids.max() >= n):
+        worst = ids.min() if ids.min() < 0 else ids.max()
+        raise IndexError(f"{what} {worst} is out of range: there are {n}, from 0 to {n - 1}")
+
+
+@op
+def dropout(x, p, stream):
+    """x with elements set to 0 with probability p and the others scaled by 1 / (1 - p); x[i] is row stream.row + i."""
+    keep, scale = stream.keep_mask(x.shape, p)
+    keep = array_module(x).asarray(keep)
+
+    def masked(values):
+        out = values * keep
+        out *= scale
+        return out
+
+    return masked(x), masked

@@ -1,0 +1,87 @@
+"""Reductions: axis is None (all axes), an int or a tuple, and keepdims keeps the reduced axes with length 1."""
+
+from autograd.backend import array_module
+from autograd.tensor import op
+
+
+def _back_on_axes(reduced, x, axis, keepdims):
+    """A reduced array with its lost axes put back with length 1, so that it broadcasts against x."""
+    if keepdims or axis is None:
+        return reduced.reshape((1,) * x.ndim) if not keepdims else reduced
+    return array_module(x).expand_dims(reduced, tuple(i % x.ndim for i in _as_tuple(axis)))
+
+
+def _as_tuple(axis):
+    return axis if isinstance(axis, tuple) else (axis,)
+
+
+def _count(x, axis):
+    """How many elements go into each result."""
+    if axis is None:
+        return x.size
+    count = 1
+    for i in _as_tuple(axis):
+        count *= x.shape[i]
+    return count
+
+
+@op
+def sum(x, axis=None, keepdims=False):
+    xp = array_module(x)
+    return x.sum(axis, keepdims=keepdims), lambda g: xp.broadcast_to(_back_on_axes(g, x, axis, keepdims), x.shape)
+
+
+@op
+def mean(x, axis=None, keepdims=False):
+    n = _count(x, axis)
+    xp = array_module(x)
+    return (
+        x.mean(axis, keepdims=keepdims),
+        lambda g: xp.broadcast_to(_back_on_axes(g, x, axis, keepdims) / n, x.shape),
+    )
+
+
+@op
+def var(x, axis=None, keepdims=False, ddof=0):
+    """The variance, divided by n - ddof: NumPy's convention and layer norm's (PyTorch's `var` has ddof=1)."""
+    n = _count(x, axis) - ddof
+    centered = x - x.mean(axis, keepdims=True)
+    # The mean depends on x as well, but its share vanishes: the centered values add up to 0.
+    return (
+        (centered * centered).sum(axis, keepdims=keepdims) / n,
+        lambda g: _back_on_axes(g, x, axis, keepdims) * (2 / n) * centered,
+    )
+
+
+@op
+def max(x, axis=None, keepdims=False):
+    return _extremum(x, x.max(axis, keepdims=True), axis, keepdims)
+
+
+@op
+def min(x, axis=None, keepdims=False):
+    return _extremum(x, x.min(axis, keepdims=True), axis, keepdims)
+
+
+def _extremum(x, kept, axis, keepdims):
+    """Maximum or minimum: the gradient goes to the extremal element, in equal parts where several are equal."""
+    chosen = x == kept
+    share = chosen / chosen.sum(axis, keepdims=True).astype(x.dtype)
+    out = kept if keepdims else kept.squeeze(tuple(range(x.ndim)) if axis is None else axis)
+    return out, lambda g: _back_on_axes(g, x, axis, keepdims) * share
+
+
+@op
+def logsumexp(x, axis=None, keepdims=False):
+    """log(sum(exp(x))), shifted by the maximum so that it cannot overflow."""
+    kept = raw_logsumexp(x, axis)
+    out = kept if keepdims else kept.squeeze(tuple(range(x.ndim)) if axis is None else axis)
+    return out, lambda g: _back_on_axes(g, x, axis, keepdims) * array_module(x).exp(x - kept)
+
+
+def raw_logsumexp(x, axis):
+    """logsumexp of an array, reduced axes kept."""
+    xp = array_module(x)
+    shift = x.max(axis, keepdims=True)
+    shift = xp.where(abs(shift) < float("inf"), shift, 0)  # a row of -inf gives log(0) = -inf, not nan
+    return shift + xp.log(xp.exp(x - shift).sum(axis, keepdims=True))

@@ -1,0 +1,116 @@
+"""AdamW on flat buffers, gradient clipping and learning-rate schedules."""
+
+import math
+
+from autograd.backend import array_module
+
+
+def flatten(tensors, attribute="data"):
+    """Move the arrays of these Tensors (their `data`, or zeros for their `grad`) into one contiguous array, which is returned.
+
+    Each Tensor keeps a view of its part, so one operation on the flat array updates them all.
+    """
+    first = tensors[0].data
+    flat = array_module(first).zeros(sum(tensor.size for tensor in tensors), first.dtype)
+    start = 0
+    for tensor in tensors:
+        view = flat[start : start + tensor.size].reshape(tensor.shape)
+        if attribute == "data":
+            view[...] = tensor.data
+        setattr(tensor, attribute, view)
+        start += tensor.size
+    return flat
+
+
+class AdamW:
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019), as in PyTorch, defaults included.
+
+        p *= 1 - lr * weight_decay
+        m = beta1 * m + (1 - beta1) * grad;  v = beta2 * v + (1 - beta2) * grad²
+        p -= lr * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
+
+    parameters: Tensors, or groups: dicts with "params" and settings of their own ("lr", "betas", "eps",
+    "weight_decay"). Each group's values, gradients and moments become flat arrays: group["data"], ["grad"], ["m"],
+    ["v"]. `lr` of a group may be changed between steps.
+    """
+
+    def __init__(self, parameters, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2):
+        parameters = list(parameters)
+        groups = parameters if parameters and isinstance(parameters[0], dict) else [{"params": parameters}]
+        self.steps = 0
+        self.groups = []
+        for group in groups:
+            params = list(group["params"])
+            if not params:
+                continue
+            data, grad = flatten(params), flatten(params, "grad")
+            moments = {"m": grad.copy(), "v": grad.copy()}
+            settings = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+            self.groups.append(settings | group | {"params": params, "data": data, "grad": grad} | moments)
+        if not self.groups:
+            raise ValueError("AdamW got no parameters")
+
+    def zero_grad(self):
+        """Set all gradients to 0."""
+        for group in self.groups:
+            group["grad"].fill(0)
+
+    def step(self, run=None):
+        """Update the parameters from their gradients.
+
+        The update goes chunk by chunk, so that a chunk's arrays stay in the cache through all its operations. `run`
+        (function, list) may spread the chunks over threads; they are independent of each other.
+        """
+        self.steps += 1
+        chunks = [(group, start) for group in self.groups for start in range(0, group["data"].size, CHUNK)]
+        (run or _in_order)(self._update_chunk, chunks)
+
+    def _update_chunk(self, chunk):
+        group, start = chunk
+        p, g, m, v = (group[name][start : start + CHUNK] for name in ("data", "grad", "m", "v"))
+        (beta1, beta2), lr = group["betas"], group["lr"]
+        m *= beta1
+        m += (1 - beta1) * g
+        v *= beta2
+        v += (1 - beta2) * (g * g)
+        denominator = array_module(v).sqrt(v)
+        denominator *= 1 / math.sqrt(1 - beta2**self.steps)
+        denominator += group["eps"]
+        if group["weight_decay"]:
+            p *= 1 - lr * group["weight_decay"]
+        p -= (lr / (1 - beta1**self.steps)) * m / denominator
+
+
+CHUNK = 32_768  # elements: four float32 arrays and two temporaries of this length fit a 1 MB cache
+
+
+def _in_order(function, items):
+    for item in items:
+        function(item)
+
+
+def clip_grad_norm(parameters, max_norm):
+    """Scale all gradients down together if their joint Euclidean norm exceeds max_norm; return the norm before."""
+    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = math.sqrt(sum(float(array_module(g).vdot(g.ravel(), g.ravel())) for g in grads))
+    if norm > max_norm:
+        for g in grads:
+            g *= max_norm / (norm + 1e-6)
+    return norm
+
+
+def constant(lr):
+    """A schedule, step -> learning rate, that does not change."""
+    return lambda step: lr
+
+
+def warmup_cosine(lr, warmup_steps, max_steps, min_lr):
+    """A schedule: a linear rise over warmup_steps, then half a cosine wave from lr down to min_lr at max_steps."""
+
+    def schedule(step):
+        if step < warmup_steps:
+            return lr * (step + 1) / warmup_steps
+        progress = min(1.0, (step - warmup_steps) / max(1, max_steps - warmup_steps))
+        return min_lr + 0.5 * (lr - min_lr) * (1 + math.cos(math.pi * progress))
+
+    return schedule

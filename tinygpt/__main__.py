@@ -1,0 +1,3 @@
+from tinygpt.cli import exit_with_code, main
+
+exit_with_code(main)

@@ -1,0 +1,118 @@
+"""Where text comes from, how it is split, and how batches are drawn."""
+
+import hashlib
+import os
+import sysconfig
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+
+from tinygpt.config import UserError
+
+SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+STANDARD_LIBRARY_BYTES = 2_000_000  # enough to learn Python's look, and little enough to encode at once
+BATCH_SITE, EVALUATION_SITE = 60_000, 60_001  # in the random space, far from the sites of a model's dropout layers
+
+
+def load_text(source):
+    """(name, text) of a corpus by name ("shakespeare", "python") or of a UTF-8 file by path.
+
+    A byte order mark is dropped and CRLF line ends become LF. UserError says what is wrong with the source.
+    """
+    if source == "shakespeare":
+        return "shakespeare", _decode(_shakespeare(), "shakespeare")
+    if source == "python":
+        return "python", _standard_library()
+    path = Path(source)
+    try:
+        return path.stem, _decode(path.read_bytes(), source)
+    except OSError as error:
+        raise UserError(
+            f"cannot read {source}: {error.strerror}; give a text file, or one of the names shakespeare, python"
+        ) from None
+
+
+def default_text(say=print):
+    """The corpus when none was asked for: shakespeare, or, if it cannot be had, the standard library's source."""
+    try:
+        return load_text("shakespeare")
+    except UserError as error:
+        say(f"{error}. Going on with the source of Python's standard library (--data python).")
+        return load_text("python")
+
+
+def _decode(raw, source):
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{source} is not UTF-8 text: byte {error.start} is {raw[error.start]:#04x}; convert it first") from None
+    if not text:
+        raise UserError(f"{source} is empty; give a file with text")
+    return text.replace("\r\n", "\n")
+
+
+def _shakespeare():
+    """The bytes of Tiny Shakespeare, downloaded once into $TINYGPT_DATA or data/ and checked."""
+    path = Path(os.environ.get("TINYGPT_DATA", "data")) / "tinyshakespeare.txt"
+    if path.exists():
+        raw = path.read_bytes()
+        if hashlib.sha256(raw).hexdigest() != SHAKESPEARE_SHA256:
+            path.unlink()
+            raise UserError(f"{path} was damaged (its checksum differs) and has been deleted; run again to download it")
+        return raw
+    try:
+        with urllib.request.urlopen(SHAKESPEARE_URL, timeout=10) as response:
+            raw = response.read()
+    except (urllib.error.URLError, OSError) as error:
+        raise UserError(f"cannot download {SHAKESPEARE_URL} ({getattr(error, 'reason', error)})") from None
+    if hashlib.sha256(raw).hexdigest() != SHAKESPEARE_SHA256:
+        raise UserError(f"the download from {SHAKESPEARE_URL} has another checksum than Tiny Shakespeare; nothing was kept")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_bytes(raw)
+    part.replace(path)
+    return raw
+
+
+def _standard_library():
+    """The modules of this Python's standard library that are plain ASCII, up to STANDARD_LIBRARY_BYTES."""
+    parts, size = [], 0
+    for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
+        raw = path.read_bytes()
+        if raw.isascii() and size < STANDARD_LIBRARY_BYTES:
+            parts.append(raw.decode().replace("\r\n", "\n"))
+            size += len(raw)
+    if not parts:
+        raise UserError("this Python has no source of its standard library; give a text file with --data")
+    return "".join(parts)
+
+
+class Dataset:
+    """A text as token ids: the first 90 % to train on, the rest, in file order, to validate."""
+
+    def __init__(self, text, tokenizer, block_size):
+        ids = tokenizer.encode(text)
+        self.sha256 = hashlib.sha256(text.encode()).hexdigest()
+        self.block_size = block_size
+        ids = ids.astype(np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32)
+        cut = int(0.9 * len(ids))
+        self.train, self.val = ids[:cut], ids[cut:]
+        longest = min(len(self.train), len(self.val)) - 1
+        if longest < block_size:
+            raise UserError(
+                f"the text has {len(ids)} tokens, {len(self.train)} to train and {len(self.val)} to validate: "
+                f"too short for a context of {block_size}; the longest possible is {max(longest, 0)} (--block-size)"
+            )
+
+    def batch(self, split, rows, stream):
+        """Inputs and targets (rows, block_size), int64: windows at random places, targets one token ahead.
+
+        Row i depends on the stream and on i alone, so a batch may be drawn in parts, in any order.
+        """
+        ids = getattr(self, split)
+        starts = stream.integers(rows, len(ids) - self.block_size)
+        windows = ids[starts[:, None] + np.arange(self.block_size + 1)].astype(np.int64)  # (rows, block_size + 1)
+        return windows[:, :-1], windows[:, 1:]

@@ -1,0 +1,119 @@
+"""Micro-batches over threads: how a step uses all cores of a machine.
+
+A batch is cut into micro-batches that are small enough to stay in the processor's cache. Worker threads take turns;
+each has a replica of the model that shares the weights but owns its gradients. NumPy releases the interpreter's lock
+inside its loops, so the threads compute at the same time, elementwise work included, each with one BLAS thread.
+Gradients are added in a fixed order: the same counts give the same bits.
+"""
+
+import copy
+import ctypes
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+from threadpoolctl import threadpool_limits
+
+from autograd import Tensor, no_grad
+from autograd.optim import flatten
+
+
+def replica_of(model):
+    """A model with the same weights (shared memory) and gradients of its own."""
+    return copy.deepcopy(model, {id(p): Tensor(p.data, requires_grad=True) for p in model.parameters()})
+
+
+class Workers:
+    """Computes losses and gradients of batches with `threads` threads, `micro_batch` sequences at a time."""
+
+    def __init__(self, model, optimizer, threads, micro_batch):
+        self.optimizer, self.micro_batch, self.threads = optimizer, micro_batch, threads
+        self.replicas = [model] + [replica_of(model) for _ in range(threads - 1)]
+        twins = [dict(zip(map(id, model.parameters()), replica.parameters(), strict=True)) for replica in self.replicas]
+        self.gradients = [[group["grad"] for group in optimizer.groups]] + [
+            [flatten([twin[id(p)] for p in group["params"]], "grad") for group in optimizer.groups] for twin in twins[1:]
+        ]  # [worker][group]: flat
+        self.pool = ThreadPoolExecutor(threads)
+        keep_freed_memory()
+        if threads > 1:
+            threadpool_limits(1, user_api="blas")
+
+    def run(self, function, items):
+        """Call function(item) for all items, spread over the threads."""
+
+        def share(worker):
+            for item in items[worker :: self.threads]:
+                function(item)
+
+        self._on_all(share)
+
+    def _on_all(self, function):
+        """[function(0), ... function(threads - 1)], each on a thread of its own."""
+        if self.threads == 1:
+            return [function(0)]
+        return list(self.pool.map(function, range(self.threads)))
+
+    def loss_and_gradients(self, ids, targets, stream):
+        """The mean loss of a batch (B, T); its gradient is left in the parameters' `grad`, what was there is gone."""
+
+        def share(worker):
+            for grad in self.gradients[worker]:
+                grad.fill(0)
+            return self._losses(worker, ids, targets, stream, backward=True)
+
+        loss = sum(self._on_all(share))
+        for worker in range(1, self.threads):
+            for total, grad in zip(self.gradients[0], self.gradients[worker], strict=True):
+                total += grad
+        return loss
+
+    @no_grad()
+    def loss(self, ids, targets):
+        """The mean loss of a batch (B, T), without dropout and without gradients."""
+        return sum(self._on_all(lambda worker: self._evaluate(worker, ids, targets)))
+
+    @no_grad()
+    def _evaluate(self, worker, ids, targets):
+        return self._losses(worker, ids, targets, stream=None, backward=False)
+
+    def _losses(self, worker, ids, targets, stream, backward):
+        """One worker's part of the mean loss: every threads-th micro-batch, weighted by its share of the batch."""
+        total = 0.0
+        step = self.micro_batch
+        for start in range(worker * step, len(ids), self.threads * step):
+            part = slice(start, start + step)
+            loss = self.replicas[worker].loss(ids[part], targets[part], stream and stream.at(row=start))
+            weight = len(ids[part]) / len(ids)
+            if backward:
+                loss.backward(loss.data * 0 + weight)
+            total += loss.item() * weight
+        return total
+
+
+def keep_freed_memory():
+    """Tell glibc to reuse freed memory instead of returning it to the system at once.
+
+    Otherwise every array above a few hundred kB is mapped anew and zeroed page by page: measured at the laptop
+    configuration, 913,000 page faults instead of 19,000 in 100 steps, which then take 37 ms instead of 29.
+    """
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        for option, value in ((M_MMAP_THRESHOLD, 1 << 30), (M_TRIM_THRESHOLD, (1 << 31) - 1), (M_ARENA_MAX, 1)):
+            libc.mallopt(option, value)
+    except (OSError, AttributeError):
+        pass  # another C library; it has its own ways
+
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # from malloc.h
+
+
+def available_cores():
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def choose(config):
+    """(threads, micro_batch) for a TrainConfig on this machine, unless it says so itself."""
+    threads = config.threads or min(available_cores(), config.batch_size)
+    fits = max(1, 1024 // config.block_size)  # sequences: about a thousand rows keep the matrix products efficient
+    micro_batch = config.micro_batch or min(fits, -(-config.batch_size // threads))
+    return threads, micro_batch
