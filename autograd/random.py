@@ -38,9 +38,9 @@ class Stream:
     def keep_mask(self, shape, p):
         """A boolean array, False with probability p, and the factor 1 / (probability of True) that dropout scales by.
 
-        shape[0] counts rows. p is rounded to a multiple of 1/256, because one random byte per element is enough.
+        shape[0] counts rows. p is rounded to a multiple of 1/256 below 1, because one random byte per element is enough.
         """
-        dropped = round(p * 256)
+        dropped = min(round(p * 256), 255)
         draw = self.random_bytes(shape[0], int(np.prod(shape[1:], dtype=int)))
         return (draw >= dropped).reshape(shape), 256 / (256 - dropped)
 

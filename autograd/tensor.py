@@ -215,7 +215,7 @@ def op(function):
         like = tensors[0].data
         for other in tensors[1:]:
             _check_same_kind(name, like, other.data)
-        output, vjps = function(*[_operand(value, like) for value in inputs], **options)
+        output, vjps = apply.raw(*[_operand(value, like) for value in inputs], **options)
         if not (is_recording() and any(tensor.requires_grad for tensor in tensors)):
             return Tensor._result(output)
         vjps = (vjps,) if callable(vjps) else vjps

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import difflib
 import sys
+import warnings
 
 from autograd.backend import choose_device
 from tinygpt.config import PRESETS, TrainConfig, UserError, nearest, read_toml, resolve
@@ -108,6 +109,7 @@ def main(argv=None):
 
 def exit_with_code(function):
     """Run a command; the user's mistakes become one line on stderr and exit code 2."""
+    warnings.filterwarnings("ignore", category=RuntimeWarning, module="autograd")  # the loop reports overflow and nan
     try:
         function()
     except UserError as error:

@@ -1,0 +1,15 @@
+import hypothesis
+import pytest
+
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=25)
+hypothesis.settings.load_profile("repeatable")
+
+
+@pytest.fixture
+def text_file(tmp_path):
+    """A file of our own text, large enough to train on for a few steps."""
+    from tests.texts import english
+
+    path = tmp_path / "words.txt"
+    path.write_text(english(), encoding="utf-8")
+    return path

@@ -1,0 +1,142 @@
+"""The GPT: sizes, names, gradients, causality, and that it learns."""
+
+import numpy as np
+import pytest
+
+from autograd import AdamW, Stream, gradcheck
+from tinygpt.config import ARCHITECTURES, GPTConfig, UserError
+from tinygpt.model import GPT
+
+
+def small(architecture="reference", dropout=0.0, **shape):
+    shape = dict(vocab_size=11, block_size=8, n_layer=2, n_head=2, n_embd=8) | shape
+    return GPT(GPTConfig(**shape, dropout=dropout, **ARCHITECTURES[architecture]), seed=3)
+
+
+def batch(rows=2, length=8, vocab=11, seed=0):
+    ids = np.random.default_rng(seed).integers(0, vocab, (rows, length + 1))
+    return ids[:, :-1], ids[:, 1:].copy()
+
+
+@pytest.mark.parametrize(("architecture", "count"), [("reference", 10_788_929), ("gpt2", 10_770_816)])
+def test_parameter_count_at_the_reference_size(architecture, count):
+    config = GPTConfig(65, 256, 6, 6, 384, 0.2, **ARCHITECTURES[architecture])
+    assert GPT(config).num_parameters() == count
+
+
+def test_names_are_those_of_gpt2():
+    names = [name for name, _ in small("gpt2").named_parameters()]
+    layer = [
+        f"transformer.h.0.{part}.{kind}"
+        for part in ("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")
+        for kind in ("weight", "bias")
+    ]
+    assert names[:2] == ["transformer.wte.weight", "transformer.wpe.weight"]
+    assert names[2:14] == layer
+    assert names[-2:] == ["transformer.ln_f.weight", "transformer.ln_f.bias"]
+    assert {"lm_head.weight", "lm_head.bias"} <= {name for name, _ in small("reference").named_parameters()}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_gradients_of_the_whole_model(architecture, dropout):
+    model = small(architecture, dropout)
+    for p in model.parameters():
+        p.data = p.data.astype(np.float64) * 5 + 0.01  # away from relu's corner, and with gradients of normal size
+    ids, targets = batch()
+    targets[0, 3] = -1
+    stream = Stream(1, step=2) if dropout else None
+    loss = lambda *_: model.loss(ids, targets, stream)
+    for seed in range(3):
+        # A small step: each of the model's many relus has a corner that must not lie between the points.
+        assert gradcheck(loss, *model.parameters(), mode="projected", step=3e-6, seed=seed)
+    for p in model.parameters():  # each parameter alone, so that none hides behind the others
+        assert gradcheck(loss, p, mode="projected", step=3e-6)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_an_untrained_model_knows_nothing(architecture):
+    model = small(architecture, vocab_size=65, n_embd=64, block_size=32)
+    ids, targets = batch(8, 32, 65)
+    assert float(model.loss(ids, targets)) == pytest.approx(np.log(65), rel=0.02)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_one_batch_can_be_learnt_by_heart(architecture):
+    model = small(architecture, n_embd=32)
+    optimizer = AdamW(model.parameter_groups(0.0), lr=1e-2)
+    ids, targets = batch(4)
+    for _ in range(150):
+        optimizer.zero_grad()
+        loss = model.loss(ids, targets)
+        loss.backward()
+        optimizer.step()
+    assert float(loss) < 0.05
+
+
+def test_the_future_does_not_change_the_past():
+    model, (ids, _) = small(n_embd=32), batch()
+    changed = ids.copy()
+    changed[:, 5:] = (changed[:, 5:] + 1) % 11
+    before, after = model(ids).data, model(changed).data
+    np.testing.assert_array_equal(before[:, :5], after[:, :5])
+    assert not np.array_equal(before[:, 5], after[:, 5])
+
+
+def test_dropout_only_with_a_stream_and_by_its_place():
+    model, (ids, targets) = small(dropout=0.5), batch()
+    losses = [float(model.loss(ids, targets, stream)) for stream in (None, None, Stream(1), Stream(1), Stream(2))]
+    assert losses[0] == losses[1] and losses[2] == losses[3] and len(set(losses)) == 3
+
+
+def test_no_two_dropout_layers_share_a_site():
+    from tinygpt.model import Block, CausalSelfAttention, Dropout, Module
+
+    def sites(module):
+        for value in vars(module).values():
+            for child in value if isinstance(value, list) else [value]:
+                if isinstance(child, Module):
+                    yield from [child.site] if isinstance(child, (Dropout, CausalSelfAttention)) else []
+                    yield from sites(child)
+
+    found = list(sites(small("gpt2", n_layer=3)))
+    assert len(found) == len(set(found)) == 1 + 3 * Block.SITES
+
+
+def test_same_seed_same_weights():
+    a, b = small(), small()
+    assert all(np.array_equal(p.data, q.data) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+    matrix = GPT(GPTConfig(65, n_layer=2, scaled_init=True)).transformer.h[1].mlp
+    assert matrix.c_fc.weight.data.std() == pytest.approx(0.02, rel=0.01)
+    assert matrix.c_proj.weight.data.std() == pytest.approx(0.01, rel=0.01)
+
+
+def test_context_is_limited():
+    with pytest.raises(ValueError, match="9 tokens do not fit the context of 8"):
+        small()(np.zeros((1, 9), int))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (dict(n_embd=10, n_head=4), "10 is not divisible by n_head 4"),
+        (dict(dropout=1.0), "dropout is 1.0; it must be at least 0 and below 1"),
+        (dict(n_layer=0), "n_layer is 0"),
+    ],
+)
+def test_impossible_shapes_are_refused(wrong, message):
+    with pytest.raises(UserError, match=message):
+        GPTConfig(**(dict(vocab_size=5) | wrong))
+
+
+def test_weight_decay_groups():
+    matrices, vectors = small().parameter_groups(0.1)
+    assert {p.ndim for p in matrices["params"]} == {2} and {p.ndim for p in vectors["params"]} == {1}
+    assert (matrices["weight_decay"], vectors["weight_decay"]) == (0.1, 0.0)
+    assert small().parameter_groups(0.1, decay_vectors=True)[1]["weight_decay"] == 0.1
+
+
+def test_module_gradient_flow_reaches_every_parameter():
+    model, (ids, targets) = small("gpt2"), batch()
+    model.loss(ids, targets).backward()
+    assert all(p.grad is not None and np.abs(p.grad).max() > 0 for p in model.parameters())

@@ -1,0 +1,225 @@
+"""The tape: what it records, when it forgets, and what it refuses."""
+
+import gc
+import threading
+import weakref
+
+import numpy as np
+import pytest
+
+import autograd as ag
+from autograd import Tensor, no_grad
+
+
+def leaf(values):
+    return Tensor(values, requires_grad=True, dtype=np.float64)
+
+
+def test_a_gradient_shared_by_add_is_not_added_to():
+    """z = (x + y) + x: add hands one array to both parents; an in-place sum would give dz/dy = 2."""
+    x, y = leaf([1.0, 2.0]), leaf([3.0, 4.0])
+    ((x + y) + x).backward(np.ones(2))
+    assert x.grad.tolist() == [2, 2] and y.grad.tolist() == [1, 1]
+    a, b = leaf([1.0]), leaf([2.0])
+    p, q = a * 1.0, b * 1.0  # the same, between nodes
+    ((p + q) + p + p).backward()
+    assert a.grad.tolist() == [3] and b.grad.tolist() == [1]
+
+
+def test_gradients_of_two_leaves_do_not_share_memory():
+    x, y = leaf([1.0]), leaf([2.0])
+    (x + y).backward()
+    (x * 5.0).backward()
+    assert x.grad.tolist() == [6] and y.grad.tolist() == [1]
+
+
+def test_backward_leaves_the_upstream_gradient_alone():
+    x, upstream = leaf([1.0, 2.0]), np.array([1.0, 3.0])
+    (x + x).backward(upstream)
+    (x + 0.0).backward(upstream)
+    assert upstream.tolist() == [1, 3] and x.grad.tolist() == [3, 9]
+
+
+def test_gradients_add_up_over_backward_passes():
+    x = leaf([3.0])
+    for _ in range(3):
+        (x * x).backward()
+    assert x.grad.tolist() == [18]
+
+
+def test_chain_of_50000_operations():
+    x = leaf(1.0)
+    y = x
+    for _ in range(50_000):
+        y = y + 1.0
+    y.backward()
+    assert float(y) == 50_001 and float(x.grad) == 1
+    z = x
+    for _ in range(50_000):
+        z = z + 1.0
+    del z  # never differentiated: taking it apart must not overflow the stack either
+
+
+def test_diamond_of_depth_1000():
+    """Every level uses the one below twice; walking the paths, not the nodes, would take 2**1000 steps."""
+    x = leaf(1.0)
+    y = x
+    for _ in range(1000):
+        y = (y + y) * 0.5
+    y.backward()
+    assert float(x.grad) == 1
+
+
+def test_order_of_a_node_used_early_and_late():
+    x = leaf(2.0)
+    a = x * x
+    b = a * a
+    (a * b * a).backward()  # x**8
+    assert float(x.grad) == 8 * 2.0**7
+
+
+def test_memory_of_the_tape_goes_without_the_garbage_collector():
+    gc.disable()
+    try:
+        x = leaf(np.ones((50, 50)))
+        hidden = ag.softmax(ag.layer_norm(x @ x, x[0], x[1]))
+        arrays = [weakref.ref(hidden), weakref.ref(hidden.data)]
+        loss = (hidden * hidden).mean()
+        del hidden
+        assert arrays[1]() is not None, "the tape should still hold the array"
+        loss.backward()
+        assert [reference() for reference in arrays] == [None] * 2
+        unused = ag.exp(x * 2.0)
+        reference = weakref.ref(unused.data)
+        del unused
+        assert reference() is None, "a result that is dropped without backward should go too"
+    finally:
+        gc.enable()
+
+
+def test_activations_go_while_backward_is_running():
+    x = leaf(np.ones(3))
+    first = ag.exp(x)
+    seen = []
+    reference = weakref.ref(ag.exp(first).data)
+
+    @ag.tensor.op
+    def look(x):
+        return x * 1.0, lambda g: (seen.append(late() is None), g)[1]
+
+    y = look(first)
+    late_tensor = ag.exp(y)
+    late = weakref.ref(late_tensor.data)
+    loss = late_tensor.sum()
+    del late_tensor
+    loss.backward()
+    assert seen == [True] and reference() is None
+
+
+def test_second_backward_over_a_freed_tape():
+    x = leaf([1.0])
+    y = x * x
+    y.backward(retain_graph=True)
+    y.backward()
+    assert x.grad.tolist() == [4]
+    with pytest.raises(RuntimeError, match="freed by an earlier backward.*retain_graph=True"):
+        y.backward()
+
+
+def test_what_backward_refuses():
+    with pytest.raises(RuntimeError, match="upstream gradient"):
+        (leaf([1.0, 2.0]) * 2).backward()
+    with pytest.raises(ValueError, match=r"shape \(3,\)"):
+        (leaf([1.0, 2.0]) * 2).backward(np.ones(3))
+    with pytest.raises(RuntimeError, match="requires_grad"):
+        Tensor([1.0]).backward()
+    with no_grad():
+        y = leaf([1.0]) * 2
+    with pytest.raises(RuntimeError, match="no_grad"):
+        y.backward()
+
+
+def test_a_wrong_pullback_shape_or_dtype_is_named():
+    @ag.tensor.op
+    def wrong_shape(x):
+        return x * 2, lambda g: g.sum()
+
+    @ag.tensor.op
+    def wrong_dtype(x):
+        return x * 2, lambda g: g.astype(np.float32)
+
+    for function in (wrong_shape, wrong_dtype):
+        with pytest.raises(AssertionError, match=function.__name__):
+            function(leaf([1.0, 2.0])).backward(np.ones(2))
+
+
+def test_assignment_into_a_tensor_is_refused():
+    with pytest.raises(TypeError, match="where"):
+        leaf([1.0, 2.0])[0] = 3.0
+
+
+def test_mixing_dtypes_is_refused():
+    with pytest.raises(TypeError, match=r"float32.*float64.*astype"):
+        Tensor([1.0]) + Tensor([1.0], dtype=np.float64)
+
+
+def test_inputs_without_derivative_must_not_ask_for_one():
+    with pytest.raises(TypeError, match="no derivative"):
+        ag.clip(leaf([1.0]), leaf(0.0))
+
+
+def test_indices_and_ids_must_be_integers():
+    with pytest.raises(TypeError, match="integer"):
+        leaf([1.0])[Tensor([0.0])]
+    with pytest.raises(TypeError, match="integer"):
+        ag.embedding(leaf([[1.0]]), np.array([0.0]))
+    for bad in (-1, 3):
+        with pytest.raises(IndexError, match=f"{bad} is out of range"):
+            ag.embedding(leaf(np.ones((3, 2))), np.array([0, bad]))
+        with pytest.raises(IndexError, match="target"):
+            ag.cross_entropy(leaf(np.ones((1, 3))), np.array([bad]))
+
+
+def test_inputs_that_need_no_gradient_cost_nothing():
+    calls = []
+
+    @ag.tensor.op
+    def pair(x, y):
+        return x + y, (lambda g: (calls.append("x"), g)[1], lambda g: (calls.append("y"), g)[1])
+
+    pair(leaf([1.0]), Tensor([1.0], dtype=np.float64)).backward()
+    assert calls == ["x"]
+
+
+def test_no_grad_is_per_thread_and_restored():
+    recorded = []
+    with no_grad():
+        thread = threading.Thread(target=lambda: recorded.append((leaf(1.0) * 2).requires_grad))
+        thread.start()
+        thread.join()
+        assert not (leaf(1.0) * 2).requires_grad
+    assert recorded == [True] and (leaf(1.0) * 2).requires_grad
+    assert not no_grad()(lambda x: x * 2)(leaf(1.0)).requires_grad
+
+
+def test_detach_and_numpy():
+    x = leaf([1.0, 2.0])
+    assert not x.detach().requires_grad and x.detach().data is x.data
+    assert x.numpy() is x.data and x.shape == (2,) and x.ndim == 1 and x.size == 2 and len(x) == 2
+    (x * x.detach()).sum().backward()
+    assert x.grad.tolist() == [1, 2]
+    assert (x > 1.5).tolist() == [False, True] and (x <= 2.0).tolist() == [True, True]
+
+
+def test_repr_says_what_it_is():
+    x = leaf([1.0, 2.0])
+    assert repr(x) == "Tensor([1., 2.], shape=(2,), float64, requires_grad)"
+    assert repr(x * 2) == "Tensor([2., 4.], shape=(2,), float64, made by multiply)"
+    assert len(repr(Tensor(np.zeros((100, 100))))) < 400
+
+
+def test_dtypes_of_new_tensors():
+    assert Tensor([1, 2]).dtype == Tensor(1.5).dtype == Tensor(np.arange(3)).dtype == np.float32
+    assert Tensor(np.zeros(2)).dtype == np.float64 and Tensor(np.zeros(2), dtype=np.float32).dtype == np.float32
+    with pytest.raises(TypeError, match="already"):
+        Tensor(Tensor([1.0]))
