@@ -9,7 +9,7 @@ import time
 from tqdm import tqdm
 
 from autograd import AdamW, Stream, clip_grad_norm, constant, warmup_cosine
-from tinygpt import checkpoint, cli, data, parallel
+from tinygpt import checkpoint, cli, data, estimate, parallel
 from tinygpt.config import UserError, to_toml
 from tinygpt.generate import generate
 from tinygpt.model import GPT
@@ -24,6 +24,7 @@ def main(argv=None):
     dataset = data.Dataset(text, tokenizer, config.block_size)
 
     model = GPT(config.model_config(tokenizer.vocab_size), config.seed).to(device)
+    model.transformer.recompute_blocks = config.activation_checkpointing
     optimizer = AdamW(
         model.parameter_groups(config.weight_decay, config.decay_vectors),
         lr=config.learning_rate,
@@ -43,6 +44,7 @@ def main(argv=None):
     print(f"vocabulary of {tokenizer.vocab_size:,}")
     print(f"model: {model.num_parameters():,} parameters")
     print(f"run folder: {run.folder}", flush=True)
+    print(estimate.report(config, workers, dataset, stream), flush=True)
 
     def evaluate(step):
         """Estimate both losses on fixed batches, write them down, and sample."""
@@ -92,7 +94,8 @@ def main(argv=None):
     progress.close()
 
     folder = save(last_step)
-    print(f"{last_step} steps in {training_seconds:.1f} s of training; best validation loss {best:.4f}")
+    print(f"{last_step} steps in {training_seconds:.1f} s of training; best validation loss {best:.4f}, ", end="")
+    print(f"peak memory {estimate.peak_memory() / 1e9:.2f} GB")
     if config.sample_tokens:
         print((run.folder / "samples" / f"step_{last_step:06d}.txt").read_text(encoding="utf-8"))
     print(f"saved {folder}; more text: python -m tinygpt sample {run.folder}")

@@ -7,4 +7,4 @@ from autograd.gradcheck import GradcheckError, KinkError, gradcheck
 from autograd.ops import *  # noqa: F403
 from autograd.optim import AdamW, clip_grad_norm, constant, warmup_cosine
 from autograd.random import Stream
-from autograd.tensor import Tensor, no_grad
+from autograd.tensor import Tensor, checkpoint, no_grad

@@ -196,6 +196,27 @@ def _add_to_leaf(leaf, gradient):
         leaf.grad += gradient
 
 
+def checkpoint(function, x):
+    """function(x) for a Tensor x, keeping only x: backward computes function(x) a second time (Chen et al., 2016).
+
+    Saves the memory of everything recorded inside, for one more forward pass. The function may use other Tensors with
+    requires_grad; it must give the same result both times, as dropout from a `Stream` does.
+    """
+    if _parent(x) is None or not is_recording():
+        return function(x)
+    with no_grad():
+        output = function(x).data
+    values = x.data
+
+    def dx(g):
+        again = Tensor._result(values)
+        again.requires_grad = True
+        function(again).backward(g)
+        return again.grad
+
+    return Tensor._result(output, Node("checkpoint", [_parent(x)], (dx,), output))
+
+
 def op(function):
     """Make an operation on Tensors from a function on arrays that returns its result and its pullback.
 

@@ -91,6 +91,10 @@ CASES = {
     "log_softmax": lambda: (ag.log_softmax, tensors((3, 4))),
     "layer_norm": lambda: (ag.layer_norm, tensors((2, 3, 5), (5,), (5,))),
     "cross_entropy": lambda: (lambda x: ag.cross_entropy(x, TARGETS, ignore_index=-1), tensors((2, 3, 4))),
+    "linear_cross_entropy": lambda: (
+        lambda x, w, b: ag.linear_cross_entropy(x, w, b, TARGETS, ignore_index=-1),
+        tensors((2, 3, 5), (5, 4), (4,)),
+    ),
     "embedding": lambda: (lambda w: ag.embedding(w, IDS), tensors((3, 2))),
     "dropout": lambda: (lambda x: ag.dropout(x, 0.4, DROPOUT["stream"]), tensors((4, 6))),
     "causal_attention": lambda: (lambda x: ag.causal_attention(x, 2), tensors((2, 4, 12))),

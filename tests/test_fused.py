@@ -5,6 +5,7 @@ import pytest
 
 import autograd as ag
 from autograd import Stream, Tensor
+from autograd.ops import nn
 from tests.opcases import tensors
 
 
@@ -69,7 +70,7 @@ def test_gelu_forms():
     assert np.abs(ag.gelu(x).data - ag.gelu_exact(x).data).max() < 1e-3
 
 
-@pytest.mark.parametrize("T", [1, 5, 128, 129, 300])
+@pytest.mark.parametrize("T", [1, 5, 64, 129, 300])
 @pytest.mark.parametrize("scale", [None, 0.3, 40.0])
 def test_causal_attention(T, scale):
     assert_same(lambda x: ag.causal_attention(x, 2, scale=scale), lambda x: attention(x, 2, scale), tensors((2, T, 12), seed=T))
@@ -98,6 +99,30 @@ def test_cross_entropy():
     rows, columns = [0, 1, 2, 3, 5], [1, 0, 3, 2, 0]
     composed = lambda x: -ag.mean(ag.log(softmax(x)).reshape(6, 4)[rows, columns])
     assert_same(lambda x: ag.cross_entropy(x, targets, ignore_index=-1), composed, tensors((2, 3, 4)))
+
+
+@pytest.mark.parametrize("chunk", [1, 2**20])
+def test_linear_cross_entropy(monkeypatch, chunk):
+    """A tied head (weight transposed, no bias) and a separate one; one chunk and several."""
+    monkeypatch.setattr(nn, "HEAD_CHUNK", chunk)
+    targets = np.random.default_rng(0).integers(0, 7, (3, 200))
+    targets[0, ::3] = -1
+    for head in (lambda w, b: (w.T, None), lambda w, b: (w.reshape(5, 7), b)):
+        assert_same(
+            lambda x, w, b: ag.linear_cross_entropy(x, *head(w, b), targets, ignore_index=-1) * 3.0 + b.sum(),
+            lambda x, w, b: ag.cross_entropy(ag.linear(x, *head(w, b)), targets, ignore_index=-1) * 3.0 + b.sum(),
+            tensors((3, 200, 5), (7, 5), (7,)),
+        )
+
+
+def test_checkpointed_blocks_give_the_same_gradients():
+    stream = Stream(2)
+
+    def block(x, w, b):
+        return ag.dropout(ag.linear(ag.layer_norm(x, b, b), w, activation="gelu"), 0.3, stream)
+
+    twice = lambda f: lambda x, w, b: f(lambda x: block(x, w, b), f(lambda x: block(x, w, b), x * 1.0))
+    assert_same(twice(ag.checkpoint), twice(lambda f, x: f(x)), tensors((4, 6), (6, 6), (6,)))
 
 
 def test_embedding():

@@ -78,6 +78,7 @@ class TrainConfig:
     eval_iters: int = setting(200, "batches per evaluation, of train and of validation each")
     sample_tokens: int = setting(500, "tokens of the sample at every evaluation")
     threads: int = setting(0, "worker threads on a CPU; 0: chosen for the machine")
+    activation_checkpointing: bool = setting(False, "recompute each block in the backward pass: less memory, more time")
     micro_batch: int = setting(0, "sequences a worker handles at once; 0: chosen for the model")
 
     def __post_init__(self):
@@ -110,8 +111,9 @@ PRESETS = {
         eval_iters=5, learning_rate=3e-3, sample_tokens=100,
     ),
     "laptop": dict(
-        block_size=96, n_layer=3, n_head=4, n_embd=128, dropout=0.0, batch_size=16, max_steps=5000, eval_interval=500,
-        eval_iters=40, learning_rate=5e-3, warmup_steps=100, min_lr=5e-4, beta2=0.99, weight_decay=0.1, grad_clip=1.0,
+        architecture="gpt2", block_size=96, n_layer=3, n_head=8, n_embd=128, dropout=0.0, batch_size=16, max_steps=3300,
+        eval_interval=500, eval_iters=100, learning_rate=5e-3, warmup_steps=100, min_lr=5e-5, beta2=0.98, weight_decay=0.3,
+        grad_clip=1.0,
     ),
     "shakespeare": dict(decay_vectors=True),  # the reference run: every other value is TrainConfig's default
 }  # fmt: skip

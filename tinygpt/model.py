@@ -9,6 +9,7 @@ import numpy as np
 import autograd as ag
 from autograd import Stream, Tensor
 from autograd.backend import move
+from autograd.ops.attention import attend_to_cache
 from tinygpt.config import GPTConfig
 
 
@@ -88,8 +89,10 @@ class CausalSelfAttention(Module):
         self.n_head, self.p, self.site = config.n_head, config.dropout, site
         self.dropout = Dropout(config.dropout, site + 1)
 
-    def __call__(self, x, stream):
+    def __call__(self, x, stream, cache=None):
         qkv = self.c_attn(x)  # (B, T, C) -> (B, T, 3C)
+        if cache is not None:
+            return self.c_proj(Tensor(attend_to_cache(qkv.data, self.n_head, *cache)))
         p = self.p if stream else 0.0
         y = ag.causal_attention(qkv, self.n_head, dropout=p, stream=stream and stream.at(site=self.site))  # (B, T, C)
         return self.dropout(self.c_proj(y), stream)
@@ -116,8 +119,8 @@ class Block(Module):
         self.ln_2 = LayerNorm(config.n_embd)
         self.mlp = MLP(config, site + 2)
 
-    def __call__(self, x, stream):
-        x = x + self.attn(self.ln_1(x), stream)
+    def __call__(self, x, stream, cache=None):
+        x = x + self.attn(self.ln_1(x), stream, cache)
         return x + self.mlp(self.ln_2(x), stream)
 
 
@@ -130,12 +133,25 @@ class Transformer(Module):
         self.dropout = Dropout(config.dropout if config.embedding_dropout else 0.0, site=0)
         self.h = [Block(config, site=1 + i * Block.SITES) for i in range(config.n_layer)]
         self.ln_f = LayerNorm(config.n_embd)
+        self.recompute_blocks = False  # True: activation checkpointing, for sequences too large for the memory
 
     def __call__(self, ids, stream):
         x = self.wte(ids) + self.wpe.weight[: ids.shape[1]]  # (B, T, C) + (T, C)
         x = self.dropout(x, stream)
         for block in self.h:
-            x = block(x, stream)
+            if self.recompute_blocks:
+                x = ag.checkpoint(lambda x, block=block: block(x, stream), x)
+            else:
+                x = block(x, stream)
+        return self.ln_f(x)
+
+    def extend(self, ids, cache):
+        """Hidden states (B, t, C) of ids (B, t) that follow the positions in a generate.KeyValueCache; for sampling."""
+        start = cache.length
+        x = self.wte(ids) + self.wpe.weight[start : start + ids.shape[1]]  # (B, t, C) + (t, C)
+        for block, keys, values in zip(self.h, cache.keys, cache.values, strict=True):
+            x = block(x, None, cache=(keys, values, start))
+        cache.length += ids.shape[1]
         return self.ln_f(x)
 
 
@@ -160,17 +176,28 @@ class GPT(Module):
 
     def __call__(self, ids, stream=None):
         """Logits (B, T, V) for token ids (B, T), T at most block_size."""
-        if ids.shape[1] > self.config.block_size:
-            raise ValueError(f"{ids.shape[1]} tokens do not fit the context of {self.config.block_size}")
+        self._check_length(ids)
         return self.head(self.transformer(ids, stream))
 
+    def head_parameters(self):
+        """Weight (C, V) and bias (V) or None of the output head. A tied head uses the token embedding a second time."""
+        if self.config.tied_head:
+            return ag.transpose(self.transformer.wte.weight), None
+        return self.lm_head.weight, getattr(self.lm_head, "bias", None)
+
     def head(self, x):
-        """Logits for the hidden states x (..., C). A tied head uses the token embedding a second time."""
-        return ag.linear(x, ag.transpose(self.transformer.wte.weight)) if self.config.tied_head else self.lm_head(x)
+        """Logits (..., V) for the hidden states x (..., C)."""
+        return ag.linear(x, *self.head_parameters())
 
     def loss(self, ids, targets, stream=None):
         """Mean cross entropy in nats of targets (B, T), the tokens that follow ids (B, T); targets of -1 do not count."""
-        return ag.cross_entropy(self(ids, stream), targets, ignore_index=-1)
+        self._check_length(ids)
+        hidden = self.transformer(ids, stream)  # (B, T, C)
+        return ag.linear_cross_entropy(hidden, *self.head_parameters(), targets, ignore_index=-1)
+
+    def _check_length(self, ids):
+        if ids.shape[1] > self.config.block_size:
+            raise ValueError(f"{ids.shape[1]} tokens do not fit the context of {self.config.block_size}")
 
     def num_parameters(self):
         return sum(parameter.size for parameter in self.parameters())

@@ -24,7 +24,15 @@ from autograd.ops.elementwise import (
     where,
 )
 from autograd.ops.linalg import linear, matmul
-from autograd.ops.nn import cross_entropy, dropout, embedding, layer_norm, log_softmax, softmax
+from autograd.ops.nn import (
+    cross_entropy,
+    dropout,
+    embedding,
+    layer_norm,
+    linear_cross_entropy,
+    log_softmax,
+    softmax,
+)
 from autograd.ops.reduce import logsumexp, max, mean, min, sum, var
 from autograd.ops.shape import (
     broadcast_to,

@@ -6,7 +6,7 @@ from autograd.backend import array_module
 from autograd.ops.linalg import row_sums
 from autograd.tensor import op
 
-QUERY_BLOCK = 128  # queries handled at once: their keys end where they end, so most of the future is never computed
+QUERY_BLOCK = 64  # queries handled at once: their keys end where they end, so most of the future is never computed
 SAFE_EXPONENT = 64.0  # 2**±64, and sums of a million of them, are far from the limits of float32
 LOG2_E = math.log2(math.e)
 
@@ -69,6 +69,27 @@ def causal_attention(qkv, n_head, scale=None, dropout=0.0, stream=None):
         return grad
 
     return out, dqkv
+
+
+def attend_to_cache(qkv, n_head, keys, values, start):
+    """Attention of new positions to all positions so far, for sampling: no derivative, no dropout.
+
+    qkv (B, t, 3C) belongs to positions start to start + t; keys and values (B, H, T, D) hold those of the positions
+    before and receive the new ones. Returns an array (B, t, C). Both loops of a softmax are over few rows here, so
+    nothing is blocked.
+    """
+    xp = array_module(qkv)
+    B, t, C = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
+    stop = start + t
+    q, k, v = split_heads(qkv, 3, n_head)  # (B, H, t, D)
+    keys[:, :, start:stop], values[:, :, start:stop] = k, v
+    scores = (q * (C // n_head) ** -0.5) @ keys[:, :, :stop].swapaxes(-1, -2)  # (B, H, t, stop)
+    if t > 1:
+        scores[..., start:] += xp.triu(xp.full((t, t), -xp.inf, scores.dtype), 1)
+    scores -= scores.max(-1, keepdims=True)
+    xp.exp(scores, out=scores)
+    y = (scores @ values[:, :, :stop]) / scores.sum(-1, keepdims=True)
+    return y.swapaxes(1, 2).reshape(B, t, C)  # (B, H, t, D) -> (B, t, C)
 
 
 def split_heads(x, parts, n_head):

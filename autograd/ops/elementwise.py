@@ -22,12 +22,14 @@ def unbroadcast(gradient, shape):
 
 @op
 def add(x, y):
-    return x + y, (lambda g: unbroadcast(g, x.shape), lambda g: unbroadcast(g, y.shape))
+    x_shape, y_shape = np.shape(x), np.shape(y)  # a pullback that named x would keep its values in memory
+    return x + y, (lambda g: unbroadcast(g, x_shape), lambda g: unbroadcast(g, y_shape))
 
 
 @op
 def subtract(x, y):
-    return x - y, (lambda g: unbroadcast(g, x.shape), lambda g: unbroadcast(-g, y.shape))
+    x_shape, y_shape = np.shape(x), np.shape(y)
+    return x - y, (lambda g: unbroadcast(g, x_shape), lambda g: unbroadcast(-g, y_shape))
 
 
 @op
@@ -100,15 +102,29 @@ def relu(x):
 @op
 def gelu(x):
     """x Φ(x), in the tanh form of GPT-2: 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³)))."""
-    c, a = math.sqrt(2 / math.pi), 0.044715
-    square = x * x
-    t = array_module(x).tanh(c * x * (1 + a * square))
+    xp, c, a = array_module(x), math.sqrt(2 / math.pi), 0.044715
+    t = x * x
+    t *= a * c
+    t += c
+    t *= x  # c (x + a x³)
+    xp.tanh(t, out=t)
+    out = t + 1
+    out *= x
+    out *= 0.5
 
-    def dx(g):
-        slope_of_inner = c * (1 + 3 * a * square)
-        return g * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * slope_of_inner)
+    def dx(g):  # 0.5 (1 + t) + 0.5 x (1 - t²) c (1 + 3 a x²)
+        slope = x * x
+        slope *= 3 * a * c
+        slope += c
+        slope *= x
+        slope *= 1 - t * t
+        slope += t
+        slope += 1
+        slope *= 0.5
+        slope *= g
+        return slope
 
-    return 0.5 * x * (1 + t), dx
+    return out, dx
 
 
 @op

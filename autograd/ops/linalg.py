@@ -50,13 +50,15 @@ def linear(x, weight, bias=None, activation=None):
     if activation is not None:
         out, pull_through_activation = ACTIVATIONS[activation](out)
 
+    x_shape, out_shape = x.shape, out.shape
+
     def dpre_of(dout):
-        dout = dout.reshape(out.shape)
+        dout = dout.reshape(out_shape)
         return pull_through_activation(dout) if pull_through_activation else dout
 
     dpre = Shared(dpre_of)
-    return out.reshape(*x.shape[:-1], weight.shape[1]), (
-        lambda dout: (dpre(dout) @ weight.T).reshape(x.shape),
+    return out.reshape(*x_shape[:-1], weight.shape[1]), (
+        lambda dout: (dpre(dout) @ weight.T).reshape(x_shape),
         lambda dout: x2.T @ dpre(dout),
         lambda dout: column_sums(dpre(dout)),
     )

@@ -9,7 +9,7 @@ import numpy as np
 from autograd.backend import array_module
 from autograd.ops.linalg import as_rows, column_sums, row_sums
 from autograd.ops.reduce import raw_logsumexp
-from autograd.tensor import op
+from autograd.tensor import is_recording, op
 
 
 @op
@@ -41,6 +41,7 @@ def layer_norm(x, weight, bias=None, eps=1e-5):
     xhat = x2 - row_sums(x2) / C
     rstd = (row_dots(xhat, xhat) / C + eps) ** -0.5  # (N, 1)
     xhat *= rstd
+    shape = x.shape
     out = xhat * weight
     if bias is not None:
         out += bias
@@ -51,11 +52,11 @@ def layer_norm(x, weight, bias=None, eps=1e-5):
         dxhat -= mean_dxhat
         dxhat -= xhat * mean_dxhat_xhat
         dxhat *= rstd
-        return dxhat.reshape(x.shape)
+        return dxhat.reshape(shape)
 
-    return out.reshape(x.shape), (
+    return out.reshape(shape), (
         dx,
-        lambda dout: array_module(x).einsum("nc,nc->c", dout.reshape(xhat.shape), xhat),
+        lambda dout: array_module(dout).einsum("nc,nc->c", dout.reshape(xhat.shape), xhat),
         lambda dout: column_sums(dout.reshape(xhat.shape)),
     )
 
@@ -90,6 +91,57 @@ def cross_entropy(logits, targets, ignore_index=None):
         return grad.reshape(logits.shape)
 
     return losses.sum() / count, dlogits
+
+
+@op
+def linear_cross_entropy(x, weight, bias, targets, ignore_index=None):
+    """cross_entropy(linear(x, weight, bias), targets) without ever holding all logits: the head of a language model.
+
+    x (..., C), weight (C, V), bias (V) or None, targets (...). The rows go through in chunks; each chunk's logits turn
+    in place into its dlogits = (softmax - onehot) / count, and these at once into its parts of dx, dweight and dbias.
+    So the gradients are ready, but for the factor dout, when the forward pass ends, and memory does not grow with the
+    number of rows times the vocabulary.
+    """
+    xp = array_module(x)
+    x2, targets = as_rows(x), targets.reshape(-1)  # (..., C) -> (N, C), (...) -> (N)
+    counted = targets != ignore_index if ignore_index is not None else xp.ones(targets.shape, bool)
+    targets = xp.where(counted, targets, 0)
+    check_ids(targets, weight.shape[1], "target")
+    share = counted.astype(x.dtype) / counted.sum().astype(x.dtype)  # (N): each row's part in the mean
+    wants_gradients = is_recording()
+    if wants_gradients:
+        dx = xp.empty(x2.shape, x.dtype)
+        dweight_t = xp.zeros(weight.T.shape, x.dtype)  # (V, C), the layout of a head tied to the embedding
+        dbias = xp.zeros(weight.shape[1], x.dtype)
+    loss = xp.zeros((), x.dtype)
+    rows = max(256, HEAD_CHUNK // weight.shape[1])
+    for start in range(0, len(x2), rows):
+        part = slice(start, start + rows)
+        logits = x2[part] @ weight  # (n, V)
+        if bias is not None:
+            logits += bias
+        n = xp.arange(len(logits))
+        shift = logits.max(-1, keepdims=True)
+        at_target = logits[n, targets[part]]
+        logits -= shift
+        xp.exp(logits, out=logits)
+        total = row_sums(logits)
+        loss += (share[part] * (xp.log(total) + shift - at_target[:, None])[:, 0]).sum()
+        if wants_gradients:
+            logits *= share[part, None] / total
+            logits[n, targets[part]] -= share[part]
+            xp.matmul(logits, weight.T, out=dx[part])
+            dweight_t += logits.T @ x2[part]
+            dbias += column_sums(logits)
+    shape = x.shape
+    return loss, (
+        lambda dout: (dx * dout).reshape(shape),
+        lambda dout: (dweight_t * dout).T,
+        lambda dout: dbias * dout,
+    )
+
+
+HEAD_CHUNK = 2**20  # logits held at a time by linear_cross_entropy: 4 MB in float32
 
 
 @op

@@ -4,11 +4,12 @@ from autograd.backend import array_module
 from autograd.tensor import op
 
 
-def _back_on_axes(reduced, x, axis, keepdims):
-    """A reduced array with its lost axes put back with length 1, so that it broadcasts against x."""
-    if keepdims or axis is None:
-        return reduced.reshape((1,) * x.ndim) if not keepdims else reduced
-    return array_module(x).expand_dims(reduced, tuple(i % x.ndim for i in _as_tuple(axis)))
+def _back_on_axes(reduced, shape, axis, keepdims):
+    """A reduced array with its lost axes put back with length 1, so that it broadcasts against the input's shape."""
+    if keepdims:
+        return reduced
+    lost = range(len(shape)) if axis is None else [i % len(shape) for i in _as_tuple(axis)]
+    return reduced.reshape([1 if i in lost else n for i, n in enumerate(shape)])
 
 
 def _as_tuple(axis):
@@ -27,17 +28,16 @@ def _count(x, axis):
 
 @op
 def sum(x, axis=None, keepdims=False):
-    xp = array_module(x)
-    return x.sum(axis, keepdims=keepdims), lambda g: xp.broadcast_to(_back_on_axes(g, x, axis, keepdims), x.shape)
+    xp, shape = array_module(x), x.shape
+    return x.sum(axis, keepdims=keepdims), lambda g: xp.broadcast_to(_back_on_axes(g, shape, axis, keepdims), shape)
 
 
 @op
 def mean(x, axis=None, keepdims=False):
-    n = _count(x, axis)
-    xp = array_module(x)
+    xp, shape, n = array_module(x), x.shape, _count(x, axis)
     return (
         x.mean(axis, keepdims=keepdims),
-        lambda g: xp.broadcast_to(_back_on_axes(g, x, axis, keepdims) / n, x.shape),
+        lambda g: xp.broadcast_to(_back_on_axes(g, shape, axis, keepdims) / n, shape),
     )
 
 
@@ -49,7 +49,7 @@ def var(x, axis=None, keepdims=False, ddof=0):
     # The mean depends on x as well, but its share vanishes: the centered values add up to 0.
     return (
         (centered * centered).sum(axis, keepdims=keepdims) / n,
-        lambda g: _back_on_axes(g, x, axis, keepdims) * (2 / n) * centered,
+        lambda g: _back_on_axes(g, centered.shape, axis, keepdims) * (2 / n) * centered,
     )
 
 
@@ -68,7 +68,7 @@ def _extremum(x, kept, axis, keepdims):
     chosen = x == kept
     share = chosen / chosen.sum(axis, keepdims=True).astype(x.dtype)
     out = kept if keepdims else kept.squeeze(tuple(range(x.ndim)) if axis is None else axis)
-    return out, lambda g: _back_on_axes(g, x, axis, keepdims) * share
+    return out, lambda g: _back_on_axes(g, share.shape, axis, keepdims) * share
 
 
 @op
@@ -76,7 +76,7 @@ def logsumexp(x, axis=None, keepdims=False):
     """log(sum(exp(x))), shifted by the maximum so that it cannot overflow."""
     kept = raw_logsumexp(x, axis)
     out = kept if keepdims else kept.squeeze(tuple(range(x.ndim)) if axis is None else axis)
-    return out, lambda g: _back_on_axes(g, x, axis, keepdims) * array_module(x).exp(x - kept)
+    return out, lambda g: _back_on_axes(g, x.shape, axis, keepdims) * array_module(x).exp(x - kept)
 
 
 def raw_logsumexp(x, axis):

@@ -1,0 +1,103 @@
+"""What a run will need, said before step 0: memory from the shapes, time from one round of micro-batches."""
+
+import dataclasses
+import math
+import os
+import time
+
+from autograd.ops.attention import QUERY_BLOCK
+from autograd.ops.nn import HEAD_CHUNK
+from tinygpt.data import BATCH_SITE
+
+FLOAT = 4  # bytes
+PROGRAM = 130e6  # Python, NumPy, matplotlib and OpenBLAS's buffers, measured
+
+
+def training_memory(model, threads, micro_batch, recompute_blocks):
+    """Bytes at the peak of a training step, for a GPTConfig: weights and moments, and per thread gradients and tape."""
+    parameters = parameter_count(model)
+    activations = activation_floats(model, micro_batch, recompute_blocks)
+    return PROGRAM + FLOAT * (3 * parameters + threads * (parameters + activations))
+
+
+def parameter_count(model):
+    C, V = model.n_embd, model.vocab_size
+    block = 12 * C * C + 10 * C + 3 * C * model.qkv_bias  # 4 matrices; biases of c_proj, c_fc, c_proj; 2 norms
+    head = 0 if model.tied_head else C * V + V * model.head_bias
+    return model.n_layer * block + (V + model.block_size) * C + 2 * C + head
+
+
+def activation_floats(model, micro_batch, recompute_blocks):
+    """Floats that a micro-batch needs at its peak: what the blocks keep, and the largest temporary arrays on top."""
+    C, V, T, H = model.n_embd, model.vocab_size, model.block_size, model.n_head
+    tokens = micro_batch * T
+    stops = [min(start + QUERY_BLOCK, T) for start in range(0, T, QUERY_BLOCK)]
+    scores = H * sum((stop - start) * stop for start, stop in zip([0, *stops], stops, strict=False)) / T  # per token
+    hidden = 4 * C if model.activation == "relu" else 12 * C
+    masks = (2 * C + H * T) / 4 if model.dropout else 0
+    block = 2 * C + 3 * C + scores + C + 2 * C + hidden + masks  # norm, qkv, weights, result, norm, MLP, dropout
+    blocks = model.n_layer * C + block if recompute_blocks else model.n_layer * block
+    in_block = 12 * C * tokens + 4 * C * C + 3 * micro_batch * H * min(QUERY_BLOCK, T) * T  # gradients on their way
+    in_head = 2 * V * C + 2 * max(min(256, tokens) * V, min(HEAD_CHUNK, tokens * V))
+    return tokens * (blocks + 4 * C) + max(in_block, in_head)
+
+
+def available_memory():
+    """Bytes that can be had without swapping, or None where the system does not say."""
+    try:
+        with open("/proc/meminfo") as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return None
+
+
+def report(config, workers, dataset, stream):
+    """The lines about memory and time that train.py prints, with advice if the memory will not do."""
+    model = workers.replicas[0].config
+    needed = training_memory(model, workers.threads, workers.micro_batch, config.activation_checkpointing)
+    lines = [f"memory: about {needed / 1e9:.2f} GB"]
+    available = available_memory()
+    if available and needed > available:
+        lines[0] += f", but only {available / 1e9:.2f} GB are free; " + advice(model, available)
+    lines.append(f"time: about {duration(seconds_per_step(config, workers, dataset, stream) * config.max_steps)} of training")
+    return "\n".join(lines)
+
+
+def advice(model, available):
+    """The mildest change that would fit into so many bytes."""
+    for threads, recompute, flags in (
+        (2, False, "--micro-batch 1 --threads 2"),
+        (1, False, "--micro-batch 1 --threads 1"),
+        (1, True, "--micro-batch 1 --threads 1 --activation-checkpointing"),
+    ):
+        if training_memory(model, threads, 1, recompute) < 0.9 * available:
+            return f"try {flags}"
+    half = dataclasses.replace(model, block_size=math.ceil(model.block_size / 2))
+    fits = training_memory(half, 1, 1, True) < 0.9 * available
+    return f"try --block-size {half.block_size}" if fits else "try a smaller model"
+
+
+def seconds_per_step(config, workers, dataset, stream):
+    """Measured on one round of micro-batches (the second: the first fills caches), scaled up to the whole batch."""
+    rows = min(config.batch_size, workers.threads * workers.micro_batch)
+    ids, targets = dataset.batch("train", rows, stream.at(step=0, site=BATCH_SITE))
+    for _ in range(2):
+        began = time.perf_counter()
+        workers.loss_and_gradients(ids, targets, stream)
+        seconds = time.perf_counter() - began
+    return seconds * config.batch_size / rows
+
+
+def duration(seconds):
+    """A time as a person would say it."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def peak_memory():
+    """Bytes of this process's largest resident set so far."""
+    import resource
+
+    unit = 1 if os.uname().sysname == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
