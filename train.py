@@ -95,7 +95,7 @@ def main(argv=None):
 
     folder = save(last_step)
     print(f"{last_step} steps in {training_seconds:.1f} s of training; best validation loss {best:.4f}, ", end="")
-    print(f"peak memory {estimate.peak_memory() / 1e9:.2f} GB")
+    print(f"peak memory {estimate.peak_memory() / 1e6:,.0f} MB")
     if config.sample_tokens:
         print((run.folder / "samples" / f"step_{last_step:06d}.txt").read_text(encoding="utf-8"))
     print(f"saved {folder}; more text: python -m tinygpt sample {run.folder}")

@@ -3,6 +3,8 @@
 CuPy is only ever imported by `device_module("cuda")`, so a machine without a GPU never needs it.
 """
 
+import ctypes
+import functools
 import sys
 
 import numpy as np
@@ -80,3 +82,21 @@ def _probe(device):
     except Exception as error:
         reason = str(error).partition("\n")[0]
         raise RuntimeError(f"{device} cannot be used: {type(error).__name__}: {reason}") from None
+
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # from malloc.h
+
+
+@functools.cache
+def keep_freed_memory():
+    """Tell glibc to reuse freed memory instead of returning it to the system at once.
+
+    Otherwise every array above a few hundred kB is mapped anew and zeroed page by page: measured at the laptop
+    configuration, 913,000 page faults instead of 19,000 in 100 steps, which then take 37 ms instead of 29.
+    """
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        for option, value in ((M_MMAP_THRESHOLD, 1 << 30), (M_TRIM_THRESHOLD, (1 << 31) - 1), (M_ARENA_MAX, 1)):
+            libc.mallopt(option, value)
+    except (OSError, AttributeError):
+        pass  # another C library; it has its own ways

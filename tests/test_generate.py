@@ -77,7 +77,7 @@ def test_the_cache_takes_text_in_pieces():
         expected = model.transformer(ids, None).data
         cache = KeyValueCache(model, rows=2)
         parts = [model.transformer.extend(ids[:, a:b], cache).data for a, b in itertools.pairwise((0, 5, 6, 12))]
-    np.testing.assert_allclose(np.concatenate(parts, 1), expected, atol=1e-5)
+    np.testing.assert_allclose(np.concatenate(parts, 1), expected[:, [4, 5, 11]], atol=1e-5)
 
 
 def frequencies(logits, n=20_000, **options):

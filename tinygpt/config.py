@@ -111,8 +111,8 @@ PRESETS = {
         eval_iters=5, learning_rate=3e-3, sample_tokens=100,
     ),
     "laptop": dict(
-        architecture="gpt2", block_size=96, n_layer=3, n_head=8, n_embd=128, dropout=0.0, batch_size=16, max_steps=3300,
-        eval_interval=500, eval_iters=100, learning_rate=5e-3, warmup_steps=100, min_lr=5e-5, beta2=0.98, weight_decay=0.3,
+        architecture="gpt2", block_size=96, n_layer=3, n_head=8, n_embd=128, dropout=0.0, batch_size=16, max_steps=3000,
+        eval_interval=500, eval_iters=50, learning_rate=5e-3, warmup_steps=100, min_lr=5e-5, beta2=0.98, weight_decay=0.3,
         grad_clip=1.0,
     ),
     "shakespeare": dict(decay_vectors=True),  # the reference run: every other value is TrainConfig's default

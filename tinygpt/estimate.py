@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-import os
+import sys
 import time
 
 from autograd.ops.attention import QUERY_BLOCK
@@ -10,7 +10,7 @@ from autograd.ops.nn import HEAD_CHUNK
 from tinygpt.data import BATCH_SITE
 
 FLOAT = 4  # bytes
-PROGRAM = 130e6  # Python, NumPy, matplotlib and OpenBLAS's buffers, measured
+PROGRAM = 85e6  # Python, NumPy, matplotlib and OpenBLAS's buffers, measured
 
 
 def training_memory(model, threads, micro_batch, recompute_blocks):
@@ -55,10 +55,10 @@ def report(config, workers, dataset, stream):
     """The lines about memory and time that train.py prints, with advice if the memory will not do."""
     model = workers.replicas[0].config
     needed = training_memory(model, workers.threads, workers.micro_batch, config.activation_checkpointing)
-    lines = [f"memory: about {needed / 1e9:.2f} GB"]
+    lines = [f"memory: about {needed / 1e6:,.0f} MB"]
     available = available_memory()
     if available and needed > available:
-        lines[0] += f", but only {available / 1e9:.2f} GB are free; " + advice(model, available)
+        lines[0] += f", but only {available / 1e6:,.0f} MB are free; " + advice(model, available)
     lines.append(f"time: about {duration(seconds_per_step(config, workers, dataset, stream) * config.max_steps)} of training")
     return "\n".join(lines)
 
@@ -97,7 +97,10 @@ def duration(seconds):
 
 def peak_memory():
     """Bytes of this process's largest resident set so far."""
-    import resource
+    try:  # getrusage would do, but on Linux it also counts what the parent held when it started this process
+        with open("/proc/self/status") as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        import resource
 
-    unit = 1 if os.uname().sysname == "Darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from autograd import Stream, no_grad
-from autograd.backend import array_module, to_numpy
+from autograd.backend import array_module, keep_freed_memory, to_numpy
 from tinygpt.config import UserError
 
 SAMPLING_SITE = 60_002
@@ -35,6 +35,7 @@ def generate(model, ids, n_tokens, temperature=1.0, top_k=0, seed=0, when_full="
     """
     if when_full not in WHEN_FULL:
         raise UserError(f"when_full {when_full!r}: choose from " + ", ".join(WHEN_FULL))
+    keep_freed_memory()
     ids = list(ids)
     for step, logits in zip(range(n_tokens), next_logits(model, ids, when_full), strict=False):
         ids.append(choose_token(logits, temperature, top_k, Stream(seed, step, SAMPLING_SITE)))
@@ -49,7 +50,7 @@ def next_logits(model, ids, when_full):
         if cache.length + len(ids) - done > block_size:  # full: start a new window
             cache.length = 0
             done = len(ids) - (block_size if when_full == "exact" else block_size // 2 + 1)
-        hidden = model.transformer.extend(np.array([ids[done:]]), cache)  # (1, t, C)
+        hidden = model.transformer.extend(np.array([ids[done:]]), cache)  # (1, 1, C)
         done = len(ids)
         yield to_numpy(model.head(hidden[:, -1]).data)[0]  # (1, C) -> (V)
 

@@ -120,7 +120,10 @@ class Block(Module):
         self.mlp = MLP(config, site + 2)
 
     def __call__(self, x, stream, cache=None):
-        x = x + self.attn(self.ln_1(x), stream, cache)
+        y = self.attn(self.ln_1(x), stream, cache)
+        if cache is not None:
+            x = x[:, -y.shape[1] :]  # the last block may answer for the last position only
+        x = x + y
         return x + self.mlp(self.ln_2(x), stream)
 
 
@@ -146,11 +149,14 @@ class Transformer(Module):
         return self.ln_f(x)
 
     def extend(self, ids, cache):
-        """Hidden states (B, t, C) of ids (B, t) that follow the positions in a generate.KeyValueCache; for sampling."""
+        """The last hidden state (B, 1, C) of ids (B, t) that follow the positions in a generate.KeyValueCache.
+
+        The last block computes only what its last position needs, which saves most of that block's work.
+        """
         start = cache.length
         x = self.wte(ids) + self.wpe.weight[start : start + ids.shape[1]]  # (B, t, C) + (t, C)
         for block, keys, values in zip(self.h, cache.keys, cache.values, strict=True):
-            x = block(x, None, cache=(keys, values, start))
+            x = block(x, None, cache=(keys, values, start, block is self.h[-1]))
         cache.length += ids.shape[1]
         return self.ln_f(x)
 

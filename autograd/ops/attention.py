@@ -36,22 +36,9 @@ def causal_attention(qkv, n_head, scale=None, dropout=0.0, stream=None):
     if dropout:
         keep, keep_scale = stream.keep_mask((B, n_head, T, T), dropout)
         keep = xp.asarray(keep)
-    shift = bool(_score_bound(q, k) * abs(scale) * LOG2_E > SAFE_EXPONENT)
-
     out = xp.empty((B, T, C), qkv.dtype)
     (y,) = split_heads(out, 1, n_head)
-    blocks = []
-    for start in range(0, T, QUERY_BLOCK):
-        stop = min(start + QUERY_BLOCK, T)
-        e = (q[:, :, start:stop] * (scale * LOG2_E)) @ k[:, :, :stop].swapaxes(-1, -2)  # (B, H, t, stop)
-        e[..., start:] += xp.triu(xp.full((stop - start, stop - start), -xp.inf, e.dtype), 1)
-        if shift:
-            e -= e.max(-1, keepdims=True)
-        xp.exp2(e, out=e)
-        factor = keep_scale / row_sums(e)  # (B, H, t, 1)
-        kept = None if keep is None else keep[:, :, start:stop, :stop]
-        xp.multiply(_dropped(e, kept) @ v[:, :, :stop], factor, out=y[:, :, start:stop])
-        blocks.append((start, stop, e, kept, factor))
+    blocks = _attend(q, k, v, y, scale, keep, keep_scale)
 
     def dqkv(dout):
         grad = xp.zeros(qkv.shape, qkv.dtype)
@@ -71,25 +58,46 @@ def causal_attention(qkv, n_head, scale=None, dropout=0.0, stream=None):
     return out, dqkv
 
 
-def attend_to_cache(qkv, n_head, keys, values, start):
+def _attend(q, k, v, y, scale, keep=None, keep_scale=1.0):
+    """Write into y (B, H, t, D) the attention of queries q to keys k and values v (B, H, T, D), T >= t.
+
+    The queries belong to the last t positions. Returns, for every block of them, what the pullback needs.
+    """
+    xp = array_module(q)
+    past = k.shape[2] - q.shape[2]
+    shift = bool(_score_bound(q, k) * abs(scale) * LOG2_E > SAFE_EXPONENT)
+    blocks = []
+    for start in range(0, q.shape[2], QUERY_BLOCK):
+        stop = min(start + QUERY_BLOCK, q.shape[2])
+        seen = past + stop
+        e = (q[:, :, start:stop] * (scale * LOG2_E)) @ k[:, :, :seen].swapaxes(-1, -2)  # (B, H, stop - start, seen)
+        if stop - start > 1:
+            e[..., past + start :] += xp.triu(xp.full((stop - start, stop - start), -xp.inf, e.dtype), 1)
+        if shift:
+            e -= e.max(-1, keepdims=True)
+        xp.exp2(e, out=e)
+        factor = keep_scale / row_sums(e)  # (B, H, stop - start, 1)
+        kept = None if keep is None else keep[:, :, start:stop, :seen]
+        xp.multiply(_dropped(e, kept) @ v[:, :, :seen], factor, out=y[:, :, start:stop])
+        blocks.append((start, stop, e, kept, factor))
+    return blocks
+
+
+def attend_to_cache(qkv, n_head, keys, values, start, last_only=False):
     """Attention of new positions to all positions so far, for sampling: no derivative, no dropout.
 
     qkv (B, t, 3C) belongs to positions start to start + t; keys and values (B, H, T, D) hold those of the positions
-    before and receive the new ones. Returns an array (B, t, C). Both loops of a softmax are over few rows here, so
-    nothing is blocked.
+    before and receive the new ones. Returns an array (B, t, C), or (B, 1, C) if only the last position is wanted.
     """
-    xp = array_module(qkv)
     B, t, C = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
     stop = start + t
     q, k, v = split_heads(qkv, 3, n_head)  # (B, H, t, D)
     keys[:, :, start:stop], values[:, :, start:stop] = k, v
-    scores = (q * (C // n_head) ** -0.5) @ keys[:, :, :stop].swapaxes(-1, -2)  # (B, H, t, stop)
-    if t > 1:
-        scores[..., start:] += xp.triu(xp.full((t, t), -xp.inf, scores.dtype), 1)
-    scores -= scores.max(-1, keepdims=True)
-    xp.exp(scores, out=scores)
-    y = (scores @ values[:, :, :stop]) / scores.sum(-1, keepdims=True)
-    return y.swapaxes(1, 2).reshape(B, t, C)  # (B, H, t, D) -> (B, t, C)
+    if last_only:
+        q = q[:, :, -1:]
+    out = array_module(qkv).empty((B, q.shape[2], C), qkv.dtype)
+    _attend(q, keys[:, :, :stop], values[:, :, :stop], split_heads(out, 1, n_head)[0], (C // n_head) ** -0.5)
+    return out
 
 
 def split_heads(x, parts, n_head):

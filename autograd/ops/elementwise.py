@@ -107,7 +107,7 @@ def gelu(x):
     t *= a * c
     t += c
     t *= x  # c (x + a x³)
-    xp.tanh(t, out=t)
+    t = xp.tanh(t)
     out = t + 1
     out *= x
     out *= 0.5
