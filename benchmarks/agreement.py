@@ -29,7 +29,7 @@ def main():
     weights = torch_models.parameters_of(model)
     ours = AdamW(model.parameter_groups(config.weight_decay, config.decay_vectors), lr=config.learning_rate)
     theirs = torch.optim.AdamW(weights.values(), lr=config.learning_rate)
-    workers = parallel.Workers(model, ours, *parallel.choose(config))
+    workers = parallel.Workers(model, ours, *parallel.choose(config, model.config))
     worst = 0.0
     for step in range(args.steps):
         ids, targets = dataset.batch("train", config.batch_size, Stream(config.seed, step, data.BATCH_SITE))

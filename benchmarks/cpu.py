@@ -58,7 +58,8 @@ def measure_ours(configuration, steps, threads=0, micro_batch=0, **changes):
     model = GPT(model_config)
     optimizer = AdamW(model.parameter_groups(0.01), lr=3e-4)
     shape = {name: getattr(model_config, name) for name in ("block_size", "n_layer", "n_head", "n_embd")}
-    chosen = parallel.choose(TrainConfig(batch_size=batch, threads=threads, micro_batch=micro_batch, **shape))
+    config = TrainConfig(batch_size=batch, threads=threads, micro_batch=micro_batch, **shape)
+    chosen = parallel.choose(config, model_config)
     workers = parallel.Workers(model, optimizer, *chosen)
     ids = Stream(0).integers(batch * (model_config.block_size + 1), model_config.vocab_size).reshape(batch, -1)
     stream = Stream(1) if model_config.dropout else None

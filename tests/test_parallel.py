@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from autograd import AdamW, Stream
-from tinygpt.config import GPTConfig, TrainConfig
+from tinygpt.config import ARCHITECTURES, GPTConfig, TrainConfig
 from tinygpt.model import GPT
 from tinygpt.parallel import Workers, choose
 
@@ -43,8 +43,23 @@ def test_same_counts_same_bits(threads, micro_batch):
         np.testing.assert_array_equal(a, b)
 
 
-def test_automatic_choices_are_sensible():
-    threads, micro_batch = choose(TrainConfig(preset="x", batch_size=12, block_size=64))
-    assert threads >= 1 and 1 <= micro_batch <= 12
-    assert choose(TrainConfig(preset="x", threads=3, micro_batch=5)) == (3, 5)
-    assert choose(TrainConfig(preset="x", batch_size=1, block_size=4096)) == (1, 1)
+MACHINES = {  # cores, memory in GB, settings, model -> threads, micro-batch
+    "one core": (1, 8, dict(batch_size=64), dict(), (1, 4)),
+    "two cores": (2, 8, dict(batch_size=64), dict(), (2, 4)),
+    "two cores, short context": (2, 8, dict(batch_size=12, block_size=64), dict(block_size=64), (2, 6)),
+    "64 cores": (64, 256, dict(batch_size=64), dict(), (64, 1)),
+    "more cores than sequences": (64, 256, dict(batch_size=4), dict(), (4, 1)),
+    "124M, much memory": (8, 64, dict(batch_size=8, block_size=1024), "gpt2", (8, 1)),
+    "124M, little memory": (8, 8, dict(batch_size=8, block_size=1024), "gpt2", (2, 1)),
+    "flags win": (2, 8, dict(batch_size=64, threads=3, micro_batch=5), dict(), (3, 5)),
+}
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_automatic_choices(name):
+    cores, gigabytes, settings, model, expected = MACHINES[name]
+    if model == "gpt2":
+        model = dict(block_size=1024, n_layer=12, n_head=12, n_embd=768) | ARCHITECTURES["gpt2"]
+    vocab_size = 50_257 if "tied_head" in model else 65
+    config = TrainConfig(preset="x", **settings)
+    assert choose(config, GPTConfig(vocab_size, **model), cores, gigabytes * 1e9) == expected

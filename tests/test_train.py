@@ -69,6 +69,8 @@ def test_sampling_from_the_run(run):
     assert call("-m", "tinygpt", "sample", folder, "--prompt", "The ", "--tokens", "30").stdout == first.stdout
     other = call("-m", "tinygpt", "sample", folder, "--prompt", "The ", "--tokens", "30", "--seed", "2")
     assert other.stdout != first.stdout
+    halved = call("-m", "tinygpt", "sample", folder, "--tokens", "60", "--when-full", "halve")
+    assert halved.returncode == 0 and len(halved.stdout) == 61
     assert call("-m", "tinygpt", "sample", folder / "ckpt" / "step_000150", "--tokens", "5").returncode == 0
 
 
@@ -205,6 +207,7 @@ def test_cuda_without_cupy_says_what_to_install(text_file, tmp_path):
     [
         (["--prompt", "Thé"], "character 'é' at position 2 is not in this model's vocabulary"),
         (["--temperature", "-1"], "--temperature is -1.0; it must be at least 0"),
+        (["--when-full", "never"], "argument --when-full: invalid choice: 'never'"),
         (["--tokens", "0"], "--tokens is 0; it must be more than 0"),
         (["--tokns", "5"], "unknown flag --tokns; did you mean '--tokens'?"),
     ],

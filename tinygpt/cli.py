@@ -50,7 +50,7 @@ def train_config(argv):
 def sample(argv):
     """`python -m tinygpt sample RUN`"""
     from tinygpt import checkpoint
-    from tinygpt.generate import generate
+    from tinygpt.generate import WHEN_FULL, generate
 
     parser = Parser(prog="python -m tinygpt sample", description="Sample text from a trained run.", allow_abbrev=False)
     parser.add_argument("run", help="the folder of a run, or of one of its checkpoints")
@@ -59,6 +59,12 @@ def sample(argv):
     parser.add_argument("--temperature", type=float, default=0.8, help="below 1 bolder, 0 greedy (default: 0.8)")
     parser.add_argument("--top-k", type=int, default=0, help="choose among the k most likely only (default: 0, all)")
     parser.add_argument("--seed", type=int, default=1337, help="names the choices made (default: 1337)")
+    parser.add_argument(
+        "--when-full",
+        choices=WHEN_FULL,
+        default="exact",
+        help="once the context is full: recompute it for every token, or halve it and go on with the cache (default: exact)",
+    )
     args = parser.parse_args(argv)
     for name, ok, wanted in (
         ("temperature", args.temperature >= 0, "at least 0"),
@@ -80,7 +86,7 @@ def sample(argv):
             file=sys.stderr,
         )
     print(args.prompt, end="", flush=True)
-    for token in generate(model, ids, args.tokens, args.temperature, args.top_k, args.seed):
+    for token in generate(model, ids, args.tokens, args.temperature, args.top_k, args.seed, args.when_full):
         print(tokenizer.decode([token]), end="", flush=True)
     print()
 

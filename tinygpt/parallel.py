@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 from autograd import Tensor, no_grad
 from autograd.backend import keep_freed_memory
 from autograd.optim import flatten
+from tinygpt.estimate import available_memory, training_memory
 
 
 def replica_of(model):
@@ -34,8 +35,7 @@ class Workers:
         ]  # [worker][group]: flat
         self.pool = ThreadPoolExecutor(threads)
         keep_freed_memory()
-        if threads > 1:
-            threadpool_limits(1, user_api="blas")
+        threadpool_limits(max(1, available_cores() // threads), user_api="blas")
 
     def run(self, function, items):
         """Call function(item) for all items, spread over the threads."""
@@ -94,9 +94,16 @@ def available_cores():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def choose(config):
-    """(threads, micro_batch) for a TrainConfig on this machine, unless it says so itself."""
-    threads = config.threads or min(available_cores(), config.batch_size)
+def choose(config, model, cores=None, memory=None):
+    """(threads, micro_batch) for a TrainConfig and its GPTConfig, unless the former says so itself.
+
+    A thread per core, but no more than there are sequences, and no more than fit the memory with their gradients. The
+    machine's cores and bytes of free memory are found out if they are not given.
+    """
+    cores, memory = cores or available_cores(), memory or available_memory() or float("inf")
+    threads = config.threads or min(cores, config.batch_size)
+    while not config.threads and threads > 1 and training_memory(model, threads, 1, True) > 0.7 * memory:
+        threads -= 1
     fits = max(1, 1024 // config.block_size)  # sequences: about a thousand rows keep the matrix products efficient
     micro_batch = config.micro_batch or min(fits, -(-config.batch_size // threads))
     return threads, micro_batch
