@@ -3,6 +3,7 @@
 Read it from top to bottom; tinygpt/model.py has the model, autograd/ what computes its gradients.
 """
 
+import math
 import sys
 import time
 
@@ -15,6 +16,8 @@ from tinygpt.generate import generate
 from tinygpt.model import GPT
 from tinygpt.run import Run
 from tinygpt.tokenizer import CharTokenizer
+
+LOG_INTERVAL = 10  # steps
 
 
 def main(argv=None):
@@ -54,7 +57,7 @@ def main(argv=None):
                 dataset.batch(split, config.batch_size, stream.at(step=i, site=data.EVALUATION_SITE))
                 for i in range(config.eval_iters)
             )
-            losses[split] = sum(workers.loss(*batch) for batch in batches) / config.eval_iters
+            losses[split] = float(sum(workers.loss(*batch) for batch in batches)) / config.eval_iters
         say(f"step {step}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}")
         run.log("evaluation", step, train_loss=losses["train"], val_loss=losses["val"], training_seconds=training_seconds)
         run.plot_losses()
@@ -80,13 +83,14 @@ def main(argv=None):
             group["lr"] = schedule(step)
         ids, targets = dataset.batch("train", config.batch_size, stream.at(step=step, site=data.BATCH_SITE))
         loss = workers.loss_and_gradients(ids, targets, stream.at(step=step))
-        if loss != loss or loss == float("inf"):
-            raise UserError(f"the loss became {loss} at step {step}; try a lower --learning-rate or --grad-clip 1")
         if config.grad_clip:
             clip_grad_norm(model.parameters(), config.grad_clip)
         optimizer.step(workers.run)
         training_seconds += time.perf_counter() - began
-        if step % 10 == 0:
+        if step % LOG_INTERVAL == 0 or step == last_step - 1:  # not every step: on a GPU, looking means waiting
+            loss = float(loss)
+            if not math.isfinite(loss):
+                raise UserError(f"the loss became {loss} by step {step}; try a lower --learning-rate or --grad-clip 1")
             run.log("step", step, loss=loss, learning_rate=schedule(step))
             progress.set_postfix(loss=f"{loss:.3f}")
         progress.update()

@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 from autograd.backend import array_module
 
 
@@ -62,12 +64,16 @@ class AdamW:
         (function, list) may spread the chunks over threads; they are independent of each other.
         """
         self.steps += 1
-        chunks = [(group, start) for group in self.groups for start in range(0, group["data"].size, CHUNK)]
+        on_cpu = array_module(self.groups[0]["data"]) is np
+        chunks = []
+        for group in self.groups:
+            length = CHUNK if on_cpu else group["data"].size
+            chunks += [(group, slice(start, start + length)) for start in range(0, group["data"].size, length)]
         (run or _in_order)(self._update_chunk, chunks)
 
     def _update_chunk(self, chunk):
-        group, start = chunk
-        p, g, m, v = (group[name][start : start + CHUNK] for name in ("data", "grad", "m", "v"))
+        group, part = chunk
+        p, g, m, v = (group[name][part] for name in ("data", "grad", "m", "v"))
         (beta1, beta2), lr = group["betas"], group["lr"]
         m *= beta1
         m += (1 - beta1) * g
@@ -90,12 +96,16 @@ def _in_order(function, items):
 
 
 def clip_grad_norm(parameters, max_norm):
-    """Scale all gradients down together if their joint Euclidean norm exceeds max_norm; return the norm before."""
+    """Scale all gradients down together if their joint Euclidean norm exceeds max_norm; return the norm before.
+
+    The norm is a 0-d array and the comparison happens on its device: a GPU need not be waited for.
+    """
     grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norm = math.sqrt(sum(float(array_module(g).vdot(g.ravel(), g.ravel())) for g in grads))
-    if norm > max_norm:
-        for g in grads:
-            g *= max_norm / (norm + 1e-6)
+    xp = array_module(grads[0])
+    norm = xp.sqrt(sum(xp.vdot(g.ravel(), g.ravel()) for g in grads))
+    factor = xp.minimum(max_norm / (norm + 1e-6), 1.0)
+    for g in grads:
+        g *= factor
     return norm
 
 

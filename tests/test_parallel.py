@@ -49,8 +49,9 @@ MACHINES = {  # cores, memory in GB, settings, model -> threads, micro-batch
     "two cores, short context": (2, 8, dict(batch_size=12, block_size=64), dict(block_size=64), (2, 6)),
     "64 cores": (64, 256, dict(batch_size=64), dict(), (64, 1)),
     "more cores than sequences": (64, 256, dict(batch_size=4), dict(), (4, 1)),
-    "124M, much memory": (8, 64, dict(batch_size=8, block_size=1024), "gpt2", (8, 1)),
-    "124M, little memory": (8, 8, dict(batch_size=8, block_size=1024), "gpt2", (2, 1)),
+    "124M, much memory": (8, 64, dict(batch_size=8, block_size=1024), "gpt2", (1, 1)),
+    "124M, many cores": (64, 256, dict(batch_size=8, block_size=1024), "gpt2", (8, 1)),
+    "124M, many cores, little memory": (64, 8, dict(batch_size=8, block_size=1024), "gpt2", (3, 1)),
     "flags win": (2, 8, dict(batch_size=64, threads=3, micro_batch=5), dict(), (3, 5)),
 }
 

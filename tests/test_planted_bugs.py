@@ -170,8 +170,7 @@ def adamw_l2_instead_of_decay(patch):
     right = AdamW._update_chunk
 
     def wrong(self, chunk):
-        group, start = chunk
-        part = slice(start, start + 32_768)
+        group, part = chunk
         group["grad"][part] += group["weight_decay"] * group["data"][part]
         decay, group["weight_decay"] = group["weight_decay"], 0.0
         right(self, chunk)

@@ -53,7 +53,10 @@ class TrainConfig:
     """A run. Every field is a flag of train.py, with dashes for underscores, and a key of config.toml."""
 
     preset: str = setting("", "laptop, shakespeare or smoke; empty: shakespeare on a GPU, laptop on a CPU")
-    data: str = setting("", "shakespeare, python, or a UTF-8 text file (a BOM is dropped, CRLF becomes LF); empty: shakespeare, or python if it cannot be had")
+    data: str = setting(
+        "",
+        "shakespeare, python, or a UTF-8 file (BOM dropped, CRLF to LF); empty: shakespeare, or else python",
+    )
     out: str = setting("", "folder for the run; empty: the first free runs/PRESET-DATA")
     device: str = setting("auto", "auto, cpu, cuda or cuda:N")
     seed: int = setting(1337, "names the initial weights, the batches and the dropout masks")

@@ -33,7 +33,7 @@ def activation_floats(model, micro_batch, recompute_blocks):
     tokens = micro_batch * T
     stops = [min(start + QUERY_BLOCK, T) for start in range(0, T, QUERY_BLOCK)]
     scores = H * sum((stop - start) * stop for start, stop in zip([0, *stops], stops, strict=False)) / T  # per token
-    hidden = 4 * C if model.activation == "relu" else 12 * C
+    hidden = 4 * C if model.activation == "relu" else 8 * C
     masks = (2 * C + H * T) / 4 if model.dropout else 0
     block = 2 * C + 3 * C + scores + C + 2 * C + hidden + masks  # norm, qkv, weights, result, norm, MLP, dropout
     blocks = model.n_layer * C + block if recompute_blocks else model.n_layer * block

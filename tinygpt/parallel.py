@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from autograd import Tensor, no_grad
 from autograd.backend import keep_freed_memory
 from autograd.optim import flatten
-from tinygpt.estimate import available_memory, training_memory
+from tinygpt.estimate import available_memory, parameter_count, training_memory
 
 
 def replica_of(model):
@@ -53,7 +53,10 @@ class Workers:
         return list(self.pool.map(function, range(self.threads)))
 
     def loss_and_gradients(self, ids, targets, stream):
-        """The mean loss of a batch (B, T); its gradient is left in the parameters' `grad`, what was there is gone."""
+        """The mean loss of a batch (B, T), a 0-d array; its gradient is left in the parameters' `grad`.
+
+        What was there before is gone. On a GPU nothing waits for the result until someone looks at it.
+        """
 
         def share(worker):
             for grad in self.gradients[worker]:
@@ -85,7 +88,7 @@ class Workers:
             weight = len(ids[part]) / len(ids)
             if backward:
                 loss.backward(loss.data * 0 + weight)
-            total += loss.item() * weight
+            total = total + loss.data * weight
         return total
 
 
@@ -94,14 +97,20 @@ def available_cores():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+LARGE_MODEL = 50e6  # parameters
+BLAS_THREADS = 8  # per worker of a large model
+
+
 def choose(config, model, cores=None, memory=None):
     """(threads, micro_batch) for a TrainConfig and its GPTConfig, unless the former says so itself.
 
-    A thread per core, but no more than there are sequences, and no more than fit the memory with their gradients. The
-    machine's cores and bytes of free memory are found out if they are not given.
+    A thread per core, but no more than there are sequences, and no more than fit the memory with their gradients. For
+    a large model that memory is the scarcer thing, and its products are large enough for several BLAS threads each.
+    The machine's cores and bytes of free memory are found out if they are not given.
     """
     cores, memory = cores or available_cores(), memory or available_memory() or float("inf")
-    threads = config.threads or min(cores, config.batch_size)
+    large = parameter_count(model) > LARGE_MODEL
+    threads = config.threads or max(1, min(cores // BLAS_THREADS if large else cores, config.batch_size))
     while not config.threads and threads > 1 and training_memory(model, threads, 1, True) > 0.7 * memory:
         threads -= 1
     fits = max(1, 1024 // config.block_size)  # sequences: about a thousand rows keep the matrix products efficient

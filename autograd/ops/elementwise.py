@@ -20,15 +20,20 @@ def unbroadcast(gradient, shape):
     return gradient.sum(tuple(range(new)) + stretched, keepdims=True).reshape(shape)
 
 
+def shape_of(x):
+    """The shape of an array or number."""
+    return getattr(x, "shape", ())
+
+
 @op
 def add(x, y):
-    x_shape, y_shape = np.shape(x), np.shape(y)  # a pullback that named x would keep its values in memory
+    x_shape, y_shape = shape_of(x), shape_of(y)  # a pullback that named x would keep its values in memory
     return x + y, (lambda g: unbroadcast(g, x_shape), lambda g: unbroadcast(g, y_shape))
 
 
 @op
 def subtract(x, y):
-    x_shape, y_shape = np.shape(x), np.shape(y)
+    x_shape, y_shape = shape_of(x), shape_of(y)
     return x - y, (lambda g: unbroadcast(g, x_shape), lambda g: unbroadcast(-g, y_shape))
 
 
@@ -103,16 +108,21 @@ def relu(x):
 def gelu(x):
     """x Φ(x), in the tanh form of GPT-2: 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³)))."""
     xp, c, a = array_module(x), math.sqrt(2 / math.pi), 0.044715
-    t = x * x
-    t *= a * c
-    t += c
-    t *= x  # c (x + a x³)
-    t = xp.tanh(t)
-    out = t + 1
+
+    def tanh_of_inner():
+        t = x * x
+        t *= a * c
+        t += c
+        t *= x  # c (x + a x³)
+        return xp.tanh(t)
+
+    out = tanh_of_inner()
+    out += 1
     out *= x
     out *= 0.5
 
     def dx(g):  # 0.5 (1 + t) + 0.5 x (1 - t²) c (1 + 3 a x²)
+        t = tanh_of_inner()  # again, at 0.4 ns per element, rather than kept: a seventh of GPT-2's activations
         slope = x * x
         slope *= 3 * a * c
         slope += c
