@@ -57,7 +57,7 @@ def main(argv=None):
                 dataset.batch(split, config.batch_size, stream.at(step=i, site=data.EVALUATION_SITE))
                 for i in range(config.eval_iters)
             )
-            losses[split] = float(sum(workers.loss(*batch) for batch in batches)) / config.eval_iters
+            losses[split] = finite(float(sum(workers.loss(*batch) for batch in batches)) / config.eval_iters, step)
         say(f"step {step}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}")
         run.log("evaluation", step, train_loss=losses["train"], val_loss=losses["val"], training_seconds=training_seconds)
         run.plot_losses()
@@ -88,9 +88,7 @@ def main(argv=None):
         optimizer.step(workers.run)
         training_seconds += time.perf_counter() - began
         if step % LOG_INTERVAL == 0 or step == last_step - 1:  # not every step: on a GPU, looking means waiting
-            loss = float(loss)
-            if not math.isfinite(loss):
-                raise UserError(f"the loss became {loss} by step {step}; try a lower --learning-rate or --grad-clip 1")
+            loss = finite(float(loss), step)
             run.log("step", step, loss=loss, learning_rate=schedule(step))
             progress.set_postfix(loss=f"{loss:.3f}")
         progress.update()
@@ -103,6 +101,13 @@ def main(argv=None):
     if config.sample_tokens:
         print((run.folder / "samples" / f"step_{last_step:06d}.txt").read_text(encoding="utf-8"))
     print(f"saved {folder}; more text: python -m tinygpt sample {run.folder}")
+
+
+def finite(loss, step):
+    """The loss itself, if it is a number to go on with."""
+    if not math.isfinite(loss):
+        raise UserError(f"the loss became {loss} by step {step}; try a lower --learning-rate or --grad-clip 1")
+    return loss
 
 
 if __name__ == "__main__":

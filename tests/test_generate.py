@@ -96,6 +96,11 @@ def test_tokens_follow_the_softmax():
     assert np.isfinite(frequencies([1000.0, -1000.0], n=10)).all()
 
 
+def test_predictions_that_are_not_numbers():
+    with pytest.raises(UserError, match="not numbers"):
+        choose_token(np.array([0.0, np.nan]), 1.0, 0, Stream(0))
+
+
 def test_seeds():
     model = sharp_model()
     a, b, c = (list(generate(model, [1], 20, seed=seed)) for seed in (1, 1, 2))

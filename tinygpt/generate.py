@@ -57,6 +57,8 @@ def next_logits(model, ids, when_full):
 
 def choose_token(logits, temperature, top_k, stream):
     """One token id drawn from the softmax of logits (V)."""
+    if not np.isfinite(logits).all():
+        raise UserError("the model's predictions are not numbers: its weights are damaged or its training diverged")
     if temperature == 0:
         return int(logits.argmax())
     logits = logits.astype(np.float64) / temperature
