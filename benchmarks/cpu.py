@@ -226,6 +226,8 @@ def compare(ours, peers, rounds):
         best = min(theirs, key=lambda name: theirs[name]["ms"])
         summary |= dict(best_variant=best, pytorch_ms=theirs[best]["ms"], pytorch_mb=theirs[best]["mb"])
         summary["ratio"] = summary["pytorch_ms"] / mine["ms"]
+        whole = [result["mb"] for name, result in theirs.items() if "micro-batches" not in name]
+        summary["pytorch_whole_batch_mb"] = min(whole, default=None)  # as people run it, without micro-batches
     return summary
 
 
