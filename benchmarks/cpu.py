@@ -155,7 +155,7 @@ def measure_rate(cores):
 
 
 def profile(configuration, steps):
-    """Milliseconds per step in each operation, forward and backward, on one thread."""
+    """Milliseconds per step in each operation, forward and backward, with one worker."""
     from collections import defaultdict
 
     import autograd as ag
@@ -330,7 +330,7 @@ def plot(report):
 def print_profile():
     for name in ("shakespeare", "laptop"):
         result = in_own_process(profile, name, 1)
-        print(f"{name}, one thread: {result['total_ms']:.0f} ms per step")
+        print(f"{name}, one worker: {result['total_ms']:.0f} ms per step")
         for operation, ms in result["operations"].items():
             print(f"  {operation:36} {ms:9.2f} ms {100 * ms / result['total_ms']:5.1f} %")
 
