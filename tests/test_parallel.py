@@ -63,4 +63,9 @@ def test_automatic_choices(name):
         model = dict(block_size=1024, n_layer=12, n_head=12, n_embd=768) | ARCHITECTURES["gpt2"]
     vocab_size = 50_257 if "tied_head" in model else 65
     config = TrainConfig(preset="x", **settings)
-    assert choose(config, GPTConfig(vocab_size, **model), cores, gigabytes * 1e9) == expected
+    assert choose(config, GPTConfig(vocab_size, **model), cores=cores, memory=gigabytes * 1e9) == expected
+
+
+def test_a_gpu_takes_the_batch_whole():
+    assert choose(TrainConfig(preset="x", batch_size=64), GPTConfig(65), "cuda") == (1, 64)
+    assert choose(TrainConfig(preset="x", batch_size=64, micro_batch=8), GPTConfig(65), "cuda") == (1, 8)

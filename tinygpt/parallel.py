@@ -101,13 +101,15 @@ LARGE_MODEL = 50e6  # parameters
 BLAS_THREADS = 8  # per worker of a large model
 
 
-def choose(config, model, cores=None, memory=None):
+def choose(config, model, device="cpu", cores=None, memory=None):
     """(threads, micro_batch) for a TrainConfig and its GPTConfig, unless the former says so itself.
 
     A thread per core, but no more than there are sequences, and no more than fit the memory with their gradients. For
     a large model that memory is the scarcer thing, and its products are large enough for several BLAS threads each.
-    The machine's cores and bytes of free memory are found out if they are not given.
+    The machine's cores and bytes of free memory are found out if they are not given. A GPU takes the batch whole.
     """
+    if device != "cpu":
+        return 1, config.micro_batch or config.batch_size
     cores, memory = cores or available_cores(), memory or available_memory() or float("inf")
     large = parameter_count(model) > LARGE_MODEL
     threads = config.threads or max(1, min(cores // BLAS_THREADS if large else cores, config.batch_size))
