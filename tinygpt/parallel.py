@@ -69,12 +69,11 @@ class Workers:
                 total += grad
         return loss
 
-    @no_grad()
     def loss(self, ids, targets):
         """The mean loss of a batch (B, T), without dropout and without gradients."""
         return sum(self._on_all(lambda worker: self._evaluate(worker, ids, targets)))
 
-    @no_grad()
+    @no_grad()  # here, because each thread has a switch of its own
     def _evaluate(self, worker, ids, targets):
         return self._losses(worker, ids, targets, stream=None, backward=False)
 
@@ -84,11 +83,11 @@ class Workers:
         step = self.micro_batch
         for start in range(worker * step, len(ids), self.threads * step):
             part = slice(start, start + step)
-            loss = self.replicas[worker].loss(ids[part], targets[part], stream and stream.at(row=start))
-            weight = len(ids[part]) / len(ids)
+            share = len(ids[part]) / len(ids)
+            loss = self.replicas[worker].loss(ids[part], targets[part], stream and stream.at(row=start)) * share
             if backward:
-                loss.backward(loss.data * 0 + weight)
-            total = total + loss.data * weight
+                loss.backward()
+            total = total + loss.data
         return total
 
 
