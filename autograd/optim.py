@@ -33,29 +33,33 @@ class AdamW:
 
     parameters: Tensors, or groups: dicts with "params" and settings of their own ("lr", "betas", "eps",
     "weight_decay"). Each group's values, gradients and moments become flat arrays: group["data"], ["grad"], ["m"],
-    ["v"]. `lr` of a group may be changed between steps.
+    ["v"]. `lr` of a group may be changed between steps. The groups' gradients lie one after another in `gradient`.
     """
 
     def __init__(self, parameters, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2):
         parameters = list(parameters)
         groups = parameters if parameters and isinstance(parameters[0], dict) else [{"params": parameters}]
+        settings = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        groups = [settings | group | {"params": list(group["params"])} for group in groups]
         self.steps = 0
-        self.groups = []
-        for group in groups:
-            params = list(group["params"])
-            if not params:
-                continue
-            data, grad = flatten(params), flatten(params, "grad")
-            moments = {"m": grad.copy(), "v": grad.copy()}
-            settings = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-            self.groups.append(settings | group | {"params": params, "data": data, "grad": grad} | moments)
+        self.groups = [group for group in groups if group["params"]]
         if not self.groups:
             raise ValueError("AdamW got no parameters")
+        self.gradient = flatten(self.parameters(), "grad")
+        start = 0
+        for group in self.groups:
+            data = flatten(group["params"])
+            grad = self.gradient[start : start + data.size]
+            group |= {"data": data, "grad": grad, "m": grad.copy(), "v": grad.copy()}
+            start += data.size
+
+    def parameters(self):
+        """All parameters, group after group: the order of `gradient`."""
+        return [parameter for group in self.groups for parameter in group["params"]]
 
     def zero_grad(self):
         """Set all gradients to 0."""
-        for group in self.groups:
-            group["grad"].fill(0)
+        self.gradient.fill(0)
 
     def step(self, run=None):
         """Update the parameters from their gradients.

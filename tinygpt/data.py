@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tinygpt.config import UserError
+from tinygpt.ranks import ALONE
 
 SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
@@ -93,7 +94,8 @@ def _standard_library():
 class Dataset:
     """A text as token ids: the first 90 % to train on, the rest, in file order, to validate."""
 
-    def __init__(self, text, tokenizer, block_size):
+    def __init__(self, text, tokenizer, block_size, ranks=ALONE):
+        self.ranks = ranks
         ids = tokenizer.encode(text)
         self.sha256 = hashlib.sha256(text.encode()).hexdigest()
         self.block_size = block_size
@@ -108,11 +110,14 @@ class Dataset:
             )
 
     def batch(self, split, rows, stream):
-        """Inputs and targets (rows, block_size), int64: windows at random places, targets one token ahead.
+        """This rank's part of a batch of so many rows: inputs and targets (rows / ranks, block_size), int64.
 
-        Row i depends on the stream and on i alone, so a batch may be drawn in parts, in any order.
+        They are windows at random places, targets one token ahead. Row i of the batch depends on the stream and on i
+        alone, so all ranks together draw what a single one would.
         """
         ids = getattr(self, split)
+        rows = self.ranks.share(rows)
+        stream = stream.at(row=stream.row + self.ranks.rank * rows)
         starts = stream.integers(rows, len(ids) - self.block_size)
         windows = ids[starts[:, None] + np.arange(self.block_size + 1)].astype(np.int64)  # (rows, block_size + 1)
         return windows[:, :-1], windows[:, 1:]

@@ -55,8 +55,8 @@ def report(config, workers, dataset, stream):
     """The lines about memory and time that train.py prints, with advice if the memory will not do."""
     model = workers.replicas[0].config
     needed = training_memory(model, workers.threads, workers.micro_batch, config.activation_checkpointing)
-    lines = [f"memory: about {needed / 1e6:,.0f} MB"]
-    available = available_memory()
+    lines = [f"memory: about {needed / 1e6:,.0f} MB" + " for each rank" * (workers.ranks.size > 1)]
+    available = (available_memory() or 0) / workers.ranks.neighbours
     if available and needed > available:
         lines[0] += f", but only {available / 1e6:,.0f} MB are free; " + advice(model, available)
     lines.append(f"time: about {duration(seconds_per_step(config, workers, dataset, stream) * config.max_steps)} of training")
@@ -79,7 +79,7 @@ def advice(model, available):
 
 def seconds_per_step(config, workers, dataset, stream):
     """Measured on one round of micro-batches (the second: the first fills caches), scaled up to the whole batch."""
-    rows = min(config.batch_size, workers.threads * workers.micro_batch)
+    rows = min(config.batch_size, workers.threads * workers.micro_batch * workers.ranks.size)
     ids, targets = dataset.batch("train", rows, stream.at(step=0, site=BATCH_SITE))
     for _ in range(2):
         began = time.perf_counter()

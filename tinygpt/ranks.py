@@ -1,0 +1,195 @@
+"""Processes that train together, on one machine or many: `mpiexec -n 4 python -m mpi4py train.py`.
+
+Each process, a rank, holds the whole model and computes its share of every batch, as a thread does within a process
+(parallel.py). MPI, or NCCL between GPUs, adds up what the ranks have computed and gives every one the same sum, so all
+take the same steps and hold the same weights. Rank 0 alone prints and writes. mpi4py is imported only under an engine.
+"""
+
+import dataclasses
+import os
+import sys
+import time
+
+import numpy as np
+
+from tinygpt.config import UserError
+
+RANK_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")  # MPICH and kin, Slurm, Open MPI
+SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+
+
+class Alone:
+    """The only process of its job: what `Ranks` does for many needs no doing."""
+
+    rank, size, neighbours = 0, 1, 1  # neighbours: the ranks on this machine, this one included
+
+    def join(self, config, device):
+        """Make sure that all ranks mean the same run, and connect their GPUs. UserError if that cannot be."""
+
+    def cores(self):
+        """How many cores this rank may keep busy."""
+        return len(usable_cores())
+
+    def share(self, rows):
+        """How many rows of a batch each rank computes. UserError if they do not divide."""
+        return rows
+
+    def once(self, function):
+        """What function() returns or the UserError it raises: called on rank 0, the same on all."""
+        return function()
+
+    def add_up(self, array):
+        """The sum of all ranks' arrays (NumPy or CuPy, of one shape), the same bits on each; in place where it can be."""
+        return array
+
+    def copy_from_first(self, array):
+        """Overwrite a NumPy or CuPy array with rank 0's."""
+
+    def largest(self, number):
+        """The largest of all ranks' integers."""
+        return number
+
+    def places(self):
+        """A line that says which process on which machine each rank is, because an engine only names processes."""
+        return ""
+
+
+ALONE = Alone()
+
+
+class Ranks(Alone):
+    """The processes of an MPI communicator. Every method is a meeting: all ranks must call it, in the same order."""
+
+    def __init__(self, communicator):
+        from mpi4py import MPI
+
+        self.mpi, self.communicator = MPI, communicator
+        self.rank, self.size = communicator.rank, communicator.size
+        machine = communicator.Split_type(MPI.COMM_TYPE_SHARED)
+        self.place, self.neighbours = machine.rank, machine.size
+        self._cores = own_part(usable_cores(), machine.allgather(usable_cores()))
+        self.gpus = None
+
+    def join(self, config, device):
+        kind = device.partition(":")[0]
+        settings = self.communicator.allgather(dataclasses.asdict(config) | {"device": kind})
+        for rank, mine in enumerate(settings):
+            for name, first in settings[0].items():
+                if mine[name] != first:
+                    raise UserError(f"{name} is {mine[name]!r} on rank {rank} but {first!r} on rank 0; start all ranks alike")
+        if kind == "cuda":
+            self.gpus = connect_gpus(self.size, self.rank)
+
+    def cores(self):
+        return self._cores
+
+    def share(self, rows):
+        if rows % self.size:
+            fitting = max(rows // self.size, 1) * self.size
+            raise UserError(
+                f"batch_size {rows} cannot be shared equally by {self.size} ranks; try --batch-size {fitting}, or other ranks"
+            )
+        return rows // self.size
+
+    def once(self, function):
+        answer = None
+        if self.rank == 0:
+            try:
+                answer = function()
+            except UserError as error:
+                answer = error
+        answer = self.communicator.bcast(answer)
+        if isinstance(answer, UserError):
+            raise answer
+        return answer
+
+    def add_up(self, array):
+        if self.gpus:
+            self.gpus.all_reduce(array, array)  # queued behind what computes the array: nobody waits
+            return array
+        array = np.asarray(array)  # a number becomes an array of its own
+        self.communicator.Allreduce(self.mpi.IN_PLACE, array)
+        return array
+
+    def copy_from_first(self, array):
+        self.gpus.broadcast(array) if self.gpus else self.communicator.Bcast(array)
+
+    def largest(self, number):
+        return self.communicator.allreduce(number, self.mpi.MAX)
+
+    def places(self):
+        here = f"process {os.getpid()} on {self.mpi.Get_processor_name()}"
+        return f"{self.size} ranks: " + ", ".join(f"{i} is {there}" for i, there in enumerate(self.communicator.allgather(here)))
+
+
+def start_ranks():
+    """The ranks of this job: `ALONE` unless an MPI engine started this process.
+
+    Silences the output of all ranks but 0, and shows each rank of a machine a GPU of its own.
+    """
+    number = rank_by_engine()
+    if number is None:
+        return ALONE
+    if "mpi4py.run" not in sys.modules:
+        if number:
+            sys.exit(2)  # rank 0 says it
+        raise UserError(
+            "under mpiexec, start Python with -m mpi4py (mpiexec -n 2 python -m mpi4py train.py ...): "
+            "without it, one rank that fails leaves the others waiting forever"
+        )
+    from mpi4py import MPI
+
+    ranks = Ranks(MPI.COMM_WORLD)
+    started = next((int(os.environ[name]) for name in SIZE_VARIABLES if name in os.environ), ranks.size)
+    if started != ranks.size:
+        raise UserError(
+            f"the engine started {started} processes, but mpi4py connects {ranks.size}: they belong to different MPI libraries; "
+            f"use the mpiexec of mpi4py's own ({MPI.Get_library_version().split()[0]})"
+        )
+    if ranks.size == 1:
+        return ALONE
+    if ranks.rank:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    show_one_gpu(ranks.place)
+    return ranks
+
+
+def rank_by_engine():
+    """This process's rank, as the MPI engine that started it says, or None if none did."""
+    return next((int(os.environ[name]) for name in RANK_VARIABLES if name in os.environ), None)
+
+
+def let_rank_0_speak():
+    """Wait a moment before an error is printed: where all ranks have the same to say, the job ends with rank 0's line."""
+    if rank_by_engine():
+        time.sleep(1)
+
+
+def usable_cores():
+    """The set of cores that this process may use."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+
+
+def own_part(mine, everyones):
+    """How many of my cores I may keep busy if each is divided equally among those who may use it; at least one."""
+    return max(1, int(sum(1 / sum(core in cores for cores in everyones) for core in mine) + 1e-6))
+
+
+def show_one_gpu(place):
+    """Leave only one GPU visible to this process, the `place`th rank of its machine. Before CuPy is imported."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", str(place)).split(",")
+    os.environ["CUDA_VISIBLE_DEVICES"] = visible[place % len(visible)]
+
+
+def connect_gpus(size, rank):
+    """NCCL's communicator of all ranks' GPUs. UserError if NCCL is missing or refuses."""
+    try:
+        from cupyx.distributed import init_process_group
+
+        return init_process_group(size, rank, use_mpi=True)
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"NCCL cannot connect {size} GPUs ({type(error).__name__}: {reason}); it needs a GPU for each rank and the package "
+            "nvidia-nccl-cu12 or -cu13; or train with --device cpu"
+        ) from None
