@@ -3,6 +3,7 @@
 Read it from top to bottom; tinygpt/model.py has the model, autograd/ what computes its gradients.
 """
 
+import dataclasses
 import math
 import sys
 import time
@@ -10,9 +11,10 @@ import time
 from tqdm import tqdm
 
 from autograd import AdamW, Stream, clip_grad_norm, constant, warmup_cosine
-from tinygpt import checkpoint, cli, data, estimate, parallel
+from tinygpt import anomaly, checkpoint, cli, data, estimate, parallel, resume
 from tinygpt.config import UserError, to_toml
 from tinygpt.generate import generate
+from tinygpt.interrupt import Interrupt
 from tinygpt.model import GPT
 from tinygpt.run import Run
 from tinygpt.tokenizer import CharTokenizer
@@ -21,9 +23,13 @@ LOG_INTERVAL = 10  # steps
 
 
 def main(argv=None):
-    config, overwrite, device, why = cli.train_config(argv)
+    config, start, device, why = cli.train_config(argv)
+    saved = start.saved  # the checkpoint to resume from, or None
     corpus, text = data.load_text(config.data) if config.data else data.default_text()
-    tokenizer = CharTokenizer(text)
+    config = dataclasses.replace(config, data=config.data or corpus)
+    if saved:
+        resume.check_data(saved, corpus, text, start.force)
+    tokenizer = saved.tokenizer() if saved else CharTokenizer(text)
     dataset = data.Dataset(text, tokenizer, config.block_size)
 
     model = GPT(config.model_config(tokenizer.vocab_size), config.seed).to(device)
@@ -38,47 +44,28 @@ def main(argv=None):
         schedule = warmup_cosine(config.learning_rate, config.warmup_steps, config.max_steps, config.min_lr)
     threads, micro_batch = parallel.choose(config, model.config, device)
     workers = parallel.Workers(model, optimizer, threads, micro_batch)
-    run = Run(config, corpus, overwrite)
+    if saved:
+        saved.restore(model, optimizer)
+    run = Run(config, corpus, start.overwrite, saved)
     stream = Stream(config.seed)
+    first_step, training_seconds = (saved.state["step"], saved.state["training_seconds"]) if saved else (0, 0.0)
+    last_step = max(first_step, min(config.stop_after or config.max_steps, config.max_steps))
 
     print(to_toml(config))
-    print(f"preset {config.preset} on {device} ({why}), {threads} threads, micro-batches of {micro_batch}")
+    machine = f"{device}, {threads} threads, micro-batches of {micro_batch}"
+    print(f"preset {config.preset} on {machine} ({why})")
     print(f"data: {corpus}, {len(dataset.train):,} tokens to train, {len(dataset.val):,} to validate, ", end="")
     print(f"vocabulary of {tokenizer.vocab_size:,}")
     print(f"model: {model.num_parameters():,} parameters")
     print(f"run folder: {run.folder}", flush=True)
-    print(estimate.report(config, workers, dataset, stream), flush=True)
+    print(estimate.report(config, workers, dataset, stream, last_step - first_step), flush=True)
+    if saved:
+        print(f"resuming {saved.folder}", flush=True)
+        if saved.state["machine"] != machine:
+            print(f"note: this rounds differently than before ({saved.state['machine']})", flush=True)
 
-    def evaluate(step):
-        """Estimate both losses on fixed batches, write them down, and sample."""
-        losses = {}
-        for split in ("train", "val"):
-            batches = (
-                dataset.batch(split, config.batch_size, stream.at(step=i, site=data.EVALUATION_SITE))
-                for i in range(config.eval_iters)
-            )
-            losses[split] = finite(float(sum(workers.loss(*batch) for batch in batches)) / config.eval_iters, step)
-        say(f"step {step}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}")
-        run.log("evaluation", step, train_loss=losses["train"], val_loss=losses["val"], training_seconds=training_seconds)
-        run.plot_losses()
-        if config.sample_tokens:
-            start = list(cli.prompt_ids(tokenizer, ""))
-            sample = generate(model, start, config.sample_tokens, temperature=0.8, seed=config.seed)
-            run.save_sample(step, tokenizer.decode(list(sample)))
-        return losses["val"]
-
-    def save(step):
-        state = {"step": step, "best_val_loss": best, "data_sha256": dataset.sha256, "corpus": corpus}
-        return checkpoint.save(run.folder, model, optimizer, tokenizer, state)
-
-    best, training_seconds = float("inf"), 0.0
-    last_step = min(config.stop_after or config.max_steps, config.max_steps)
-    progress = tqdm(total=last_step, unit="step", disable=not sys.stderr.isatty())
-    say = progress.write if not progress.disable else lambda line: print(line, flush=True)
-    for step in range(last_step):
-        if step % config.eval_interval == 0:
-            best = min(best, evaluate(step))
-        began = time.perf_counter()
+    def train_step(step):
+        """One update of the weights. Returns the loss before it, which is not looked at: on a GPU that means waiting."""
         for group in optimizer.groups:
             group["lr"] = schedule(step)
         ids, targets = dataset.batch("train", config.batch_size, stream.at(step=step, site=data.BATCH_SITE))
@@ -86,28 +73,68 @@ def main(argv=None):
         if config.grad_clip:
             clip_grad_norm(model.parameters(), config.grad_clip)
         optimizer.step(workers.run)
-        training_seconds += time.perf_counter() - began
-        if step % LOG_INTERVAL == 0 or step == last_step - 1:  # not every step: on a GPU, looking means waiting
-            loss = finite(float(loss), step)
-            run.log("step", step, loss=loss, learning_rate=schedule(step))
-            progress.set_postfix(loss=f"{loss:.3f}")
-        progress.update()
-    best = min(best, evaluate(last_step))
+        return loss
+
+    def evaluate(step):
+        """Estimate both losses on fixed batches, write them down, and sample; or give up when interrupted."""
+        losses = {}
+        for split in ("train", "val"):
+            total = 0.0
+            for i in range(config.eval_iters):
+                batch = dataset.batch(split, config.batch_size, stream.at(step=i, site=data.EVALUATION_SITE))
+                total = total + workers.loss(*batch)
+                if interrupted:
+                    return
+            losses[split] = finite(float(total) / config.eval_iters, step)
+        say(f"step {step}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}")
+        run.log("evaluation", step, train_loss=losses["train"], val_loss=losses["val"], training_seconds=training_seconds)
+        run.plot_losses()
+        if config.sample_tokens:
+            start = list(cli.prompt_ids(tokenizer, ""))
+            sample = generate(model, start, config.sample_tokens, temperature=0.8, seed=config.seed)
+            run.save_sample(step, tokenizer.decode(list(sample)))
+
+    def save(step):
+        """Write a checkpoint, but never one with weights that are no numbers."""
+        finite(0.0 if checkpoint.is_finite(optimizer) else math.nan, step)
+        state = {"step": step, "best": run.best, "data_sha256": dataset.sha256, "corpus": corpus}
+        state |= {"training_seconds": training_seconds, "machine": machine, "settings": dataclasses.asdict(config)}
+        return checkpoint.save(run.folder, model, optimizer, tokenizer, state)
+
+    def finite(loss, step):
+        """The loss itself, if it is a number to go on with; else an error that tells where it went wrong."""
+        if math.isfinite(loss):
+            return loss
+        say(f"the loss became {loss} by step {step}; looking for the operation that made it so")
+        raise UserError(anomaly.report(loss, step, run.folder, workers, optimizer, train_step if config.detect_anomaly else None))
+
+    progress = tqdm(total=last_step, initial=first_step, unit="step", disable=not sys.stderr.isatty())
+    say = progress.write if not progress.disable else lambda line: print(line, flush=True)
+    with Interrupt() as interrupted:
+        for step in range(first_step, last_step + 1):
+            if (step % config.eval_interval == 0 or step == last_step) and not run.evaluated(step):
+                evaluate(step)
+                save(step)
+            if interrupted or step == last_step:
+                break
+            began = time.perf_counter()
+            loss = train_step(step)
+            training_seconds += time.perf_counter() - began
+            if step % LOG_INTERVAL == 0 or step == last_step - 1:
+                loss = finite(float(loss), step)
+                run.log("step", step, loss=loss, learning_rate=schedule(step))
+                progress.set_postfix(loss=f"{loss:.3f}")
+            progress.update()
+        folder = save(step)
     progress.close()
 
-    folder = save(last_step)
-    print(f"{last_step} steps in {training_seconds:.1f} s of training; best validation loss {best:.4f}, ", end="")
+    if interrupted:
+        print(f"stopped after {step} steps; saved {folder}; go on with: python train.py --resume {run.folder}")
+        sys.exit(interrupted.exit_code)
+    print(f"{last_step} steps in {training_seconds:.1f} s of training; best validation loss {run.best['val_loss']:.4f}, ", end="")
     print(f"peak memory {estimate.peak_memory() / 1e6:,.0f} MB")
-    if config.sample_tokens:
-        print((run.folder / "samples" / f"step_{last_step:06d}.txt").read_text(encoding="utf-8"))
+    print(run.sample(last_step))
     print(f"saved {folder}; more text: python -m tinygpt sample {run.folder}")
-
-
-def finite(loss, step):
-    """The loss itself, if it is a number to go on with."""
-    if not math.isfinite(loss):
-        raise UserError(f"the loss became {loss} by step {step}; try a lower --learning-rate or --grad-clip 1")
-    return loss
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from autograd.backend import array_module, device_of, is_array, to_numpy
 
 _order = itertools.count()
 _state = threading.local()  # each worker thread switches recording on and off for itself
+watch = None  # the detect_anomaly() that looks at every result, if one is active
 
 
 def is_recording():
@@ -164,6 +165,8 @@ def _walk(root, gradient, retain_graph):
             if parent is None:
                 continue
             contribution = _checked(vjp(gradient), parent, node, position)
+            if watch:
+                watch.gradient(node, position, contribution)
             if isinstance(parent, Tensor):
                 _add_to_leaf(parent, contribution)
             elif parent not in gradients:
@@ -238,12 +241,17 @@ def op(function):
             _check_same_kind(name, like, other.data)
         output, vjps = apply.raw(*[_operand(value, like) for value in inputs], **options)
         if not (is_recording() and any(tensor.requires_grad for tensor in tensors)):
+            if watch:
+                watch.result(name, output)
             return Tensor._result(output)
         vjps = (vjps,) if callable(vjps) else vjps
         parents = [_parent(value) for value in inputs]
         if any(parent is not None for parent in parents[len(vjps) :]):
             raise TypeError(f"{name} has no derivative with respect to input {len(parents) - 1}; detach() it")
-        return Tensor._result(output, Node(name, parents, vjps, output))
+        node = Node(name, parents, vjps, output)
+        if watch:
+            watch.result(name, output, node)
+        return Tensor._result(output, node)
 
     apply.raw = function
     return apply

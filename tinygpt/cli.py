@@ -7,7 +7,8 @@ import sys
 import warnings
 
 from autograd.backend import choose_device
-from tinygpt.config import PRESETS, TrainConfig, UserError, nearest, read_toml, resolve
+from tinygpt import checkpoint, resume
+from tinygpt.config import PRESETS, TrainConfig, UserError, checked, nearest, read_toml, resolve
 
 
 class Parser(argparse.ArgumentParser):
@@ -27,10 +28,16 @@ def _flags_near(parser, word):
 
 
 def train_config(argv):
-    """(TrainConfig, overwrite, device, why that device) from train.py's arguments: preset < TOML file < flags."""
+    """(TrainConfig, start, device, why that device) from train.py's arguments: preset < TOML file < flags.
+
+    `start` says how to begin: overwrite, force (booleans) and saved, the Checkpoint to resume from or None. Then its
+    settings take the preset's place.
+    """
     parser = Parser(prog="train.py", description="Train a GPT on any UTF-8 text.", allow_abbrev=False)
     parser.add_argument("--config", metavar="FILE", help="a TOML file of settings; flags go before it, it before the preset")
     parser.add_argument("--overwrite", action="store_true", help="replace the run folder given with --out")
+    parser.add_argument("--resume", metavar="RUN", help="go on with the run in this folder, or from one of its checkpoints")
+    parser.add_argument("--force", action="store_true", help="resume although data or settings differ, or to an older checkpoint")
     for field in dataclasses.fields(TrainConfig):
         flag = "--" + field.name.replace("_", "-")
         text = f"{field.metadata['help']} (default: {field.default!r})".replace("%", "%%")
@@ -38,18 +45,27 @@ def train_config(argv):
         parser.add_argument(flag, default=argparse.SUPPRESS, help=text, **kind)
     parser.epilog = "Presets: " + "; ".join(f"{name}: {values}" for name, values in PRESETS.items())
     flags = vars(parser.parse_args(argv))
-    toml, overwrite = flags.pop("config"), flags.pop("overwrite")
-    settings = (read_toml(toml) if toml else {}) | flags
+    toml, path = flags.pop("config"), flags.pop("resume")
+    start = argparse.Namespace(overwrite=flags.pop("overwrite"), force=flags.pop("force"), saved=None)
+    settings = (read_toml(toml) if toml else {}) | checked(TrainConfig, flags, "the command line")
+    if path:
+        if start.overwrite or "out" in settings:
+            raise UserError("--resume goes on in the run's own folder: leave out --overwrite and --out")
+        start.saved = checkpoint.load(path)
+        resume.check_place(start.saved, start.force)
+        config = resume.settings(start.saved, settings, start.force)
+        settings["device"] = config.device
     try:
         device, why = choose_device(settings.get("device", "auto"))
     except (ValueError, RuntimeError) as error:
         raise UserError(str(error)) from None
-    return resolve(settings, default_preset="laptop" if device == "cpu" else "shakespeare"), overwrite, device, why
+    if not path:
+        config = resolve(settings, default_preset="laptop" if device == "cpu" else "shakespeare")
+    return config, start, device, why
 
 
 def sample(argv):
     """`python -m tinygpt sample RUN`"""
-    from tinygpt import checkpoint
     from tinygpt.generate import WHEN_FULL, generate
 
     parser = Parser(prog="python -m tinygpt sample", description="Sample text from a trained run.", allow_abbrev=False)
@@ -121,9 +137,15 @@ def exit_with_code(function):
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except MemoryError as error:
+        print(f"error: out of memory{f': {error}' if str(error) else ''}; a smaller model or batch needs less", file=sys.stderr)
+        sys.exit(2)
     except BrokenPipeError:  # the reader of our output, `head` for one, has gone
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        print(f"error: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         sys.exit(130)

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import json
+import math
 import tomllib
 from dataclasses import dataclass, field
 
@@ -83,6 +84,9 @@ class TrainConfig:
     threads: int = setting(0, "worker threads on a CPU; 0: chosen for the machine")
     activation_checkpointing: bool = setting(False, "recompute each block in the backward pass: less memory, more time")
     micro_batch: int = setting(0, "sequences a worker handles at once; 0: chosen for the model")
+    detect_anomaly: bool = setting(
+        True, "if the loss is no number, replay the steps since the last checkpoint to say where it began"
+    )
 
     def __post_init__(self):
         for name in ("batch_size", "max_steps", "eval_interval", "eval_iters", "learning_rate"):
@@ -152,15 +156,28 @@ def read_toml(path):
             settings = tomllib.load(file)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not a TOML file: {error}") from None
-    fields = {f.name: f.type for f in dataclasses.fields(TrainConfig)}
+    return checked(TrainConfig, settings, path)
+
+
+def checked(kind, settings, source, complete=False):
+    """The settings (a dict read from `source`), if each is a field of that config class and of its type.
+
+    complete: every field must be there. An int may stand for a float.
+    """
+    fields = {f.name: f.type for f in dataclasses.fields(kind)}
     for key, value in settings.items():
         if key not in fields:
-            raise UserError(f"{path}: unknown key {key!r}; {nearest(key, fields)}")
+            raise UserError(f"{source}: unknown key {key!r}; {nearest(key, fields)}")
         wanted = {float: (float, int)}.get(fields[key], fields[key])
         if not isinstance(value, wanted) or (isinstance(value, bool) and fields[key] is not bool):
-            raise UserError(f"{path}: {key} must be {fields[key].__name__}, not {value!r}")
+            raise UserError(f"{source}: {key} must be {fields[key].__name__}, not {value!r:.80}")
+        if fields[key] in (int, float) and not abs(value) < (2**63 if fields[key] is int else math.inf):  # nor NaN
+            raise UserError(f"{source}: {key} is {value!r:.80}; that is no number to work with")
+    missing = [name for name in fields if name not in settings]
+    if complete and missing:
+        raise UserError(f"{source}: {missing[0]} is missing")
     return settings
 
 

@@ -51,7 +51,7 @@ def available_memory():
         return None
 
 
-def report(config, workers, dataset, stream):
+def report(config, workers, dataset, stream, steps):
     """The lines about memory and time that train.py prints, with advice if the memory will not do."""
     model = workers.replicas[0].config
     needed = training_memory(model, workers.threads, workers.micro_batch, config.activation_checkpointing)
@@ -59,7 +59,7 @@ def report(config, workers, dataset, stream):
     available = (available_memory() or 0) / workers.ranks.neighbours
     if available and needed > available:
         lines[0] += f", but only {available / 1e6:,.0f} MB are free; " + advice(model, available)
-    lines.append(f"time: about {duration(seconds_per_step(config, workers, dataset, stream) * config.max_steps)} of training")
+    lines.append(f"time: about {duration(seconds_per_step(config, workers, dataset, stream) * steps)} of training")
     return "\n".join(lines)
 
 

@@ -24,15 +24,27 @@ class Module:
                 seen.add(id(parameter))
                 yield name, parameter
 
+    def named_modules(self, name=""):
+        """Yield (name, Module) for this module and all below it; the outermost goes by its class's name."""
+        yield name or type(self).__name__, self
+        for child, value in self._children():
+            if isinstance(value, Module):
+                yield from value.named_modules(f"{name}.{child}".lstrip("."))
+
     def _walk(self, prefix):
-        for name, value in vars(self).items():
+        for name, value in self._children():
             if isinstance(value, Tensor):
                 yield prefix + name, value
-            elif isinstance(value, Module):
+            else:
                 yield from value._walk(f"{prefix}{name}.")
-            elif isinstance(value, list):
-                for i, item in enumerate(value):
-                    yield from item._walk(f"{prefix}{name}.{i}.")
+
+    def _children(self):
+        """Yield (name, Tensor or Module) for each attribute that is one, and for the items of lists."""
+        for name, value in vars(self).items():
+            if isinstance(value, list):
+                yield from ((f"{name}.{i}", item) for i, item in enumerate(value))
+            elif isinstance(value, (Tensor, Module)):
+                yield name, value
 
     def to(self, device):
         """Move the parameters to a device ("cpu", "cuda:0"); returns the module."""
@@ -169,7 +181,8 @@ class GPT(Module):
         self.transformer = Transformer(config)
         if not config.tied_head:
             self.lm_head = Linear(config.n_embd, config.vocab_size, bias=config.head_bias)
-        self.init_weights(seed)
+        if seed is not None:  # None: the weights come from elsewhere
+            self.init_weights(seed)
 
     def init_weights(self, seed):
         """Matrices from N(0, 0.02²), biases 0, norms 1. GPT-2 scales what is added to the residual stream by 1/√(2L)."""

@@ -1,40 +1,83 @@
 """The folder of a run: config.toml, metrics.jsonl, loss.png, samples/, ckpt/."""
 
+import contextlib
 import json
+import math
+import os
 import shutil
 import time
 from pathlib import Path
 
+from tinygpt import checkpoint, files
 from tinygpt.config import UserError, to_toml
+
+LOCK = ".lock"
 
 
 class Run:
-    """Writes what a training run leaves behind. metrics.jsonl is the source of truth: a line per event, with its step."""
+    """Writes what a training run leaves behind. metrics.jsonl is the source of truth: a line per event, with its step.
 
-    def __init__(self, config, corpus, overwrite=False):
-        self.folder = Path(config.out) if config.out else _free_folder(f"runs/{config.preset}-{corpus}")
-        if self.folder.exists():
-            if not overwrite:
-                raise UserError(f"{self.folder} exists; give another --out, or --overwrite to replace it")
-            _remove_run(self.folder)
-        try:
-            (self.folder / "samples").mkdir(parents=True)
-            (self.folder / "config.toml").write_text(to_toml(config), encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"cannot write to {self.folder}: {error.strerror}; give another --out") from None
-        self.evaluations = []
+    The folder is locked until the process ends. With `saved`, a Checkpoint, it is that run's, and it goes on from there.
+    """
+
+    def __init__(self, config, corpus, overwrite=False, saved=None):
         self.started = time.perf_counter()
+        self.evaluations, self.best = [], {}  # best: step and val_loss of the best evaluation
+        try:
+            if saved:
+                self._open(saved.run_folder)
+                self._go_back_to(saved)
+            else:
+                self._open(_new_folder(config, corpus, overwrite))
+                _empty(self.folder)
+            files.write(self.folder / "config.toml", to_toml(config))
+        except OSError as error:
+            folder = saved.run_folder if saved else config.out or "runs"
+            raise UserError(f"cannot write to {folder}: {error.strerror}; give another --out") from None
+
+    def _open(self, folder):
+        self.folder = folder
+        self.lock = files.lock(folder / LOCK)
+
+    def _go_back_to(self, saved):
+        """Forget what came after a checkpoint: it will be done again."""
+        step, self.best = saved.state["step"], saved.state["best"]
+        checkpoint.keep_only(saved.folder.parent, step, self.best)
+        lines = _events(self.folder / "metrics.jsonl")
+        lines = [line for line in lines if line["step"] < step or (line["step"] == step and line["event"] == "evaluation")]
+        files.write(self.folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+        self.started -= max((line["seconds"] for line in lines), default=0)
+        for line in lines:
+            self._remember(line)
+
+    def _remember(self, line):
+        if line["event"] == "evaluation":
+            self.evaluations.append(line)
+            if not self.best or line["val_loss"] < self.best["val_loss"]:
+                self.best = {"step": line["step"], "val_loss": line["val_loss"]}
+
+    def evaluated(self, step):
+        """Whether the losses at this step are known already."""
+        return any(line["step"] == step for line in self.evaluations)
 
     def log(self, event, step, **values):
         """Append a line to metrics.jsonl; evaluations also go into the curve."""
         line = {"event": event, "step": step, "seconds": round(time.perf_counter() - self.started, 3), **values}
         with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        if event == "evaluation":
-            self.evaluations.append(line)
+            if event == "evaluation":  # a checkpoint follows, and must not reach the disk before
+                file.flush()
+                os.fsync(file.fileno())
+        self._remember(line)
 
     def save_sample(self, step, text):
+        (self.folder / "samples").mkdir(exist_ok=True)
         (self.folder / "samples" / f"step_{step:06d}.txt").write_text(text, encoding="utf-8")
+
+    def sample(self, step):
+        """The sample written at a step, or "" if there is none."""
+        path = self.folder / "samples" / f"step_{step:06d}.txt"
+        return path.read_text(encoding="utf-8") if path.is_file() else ""
 
     def plot_losses(self):
         """Draw loss.png from the evaluations so far."""
@@ -44,24 +87,47 @@ class Run:
         steps = [line["step"] for line in self.evaluations]
         for name, label in (("train_loss", "train"), ("val_loss", "validation")):
             axes.plot(steps, [line[name] for line in self.evaluations], marker="o", label=label)
-        best = min(self.evaluations, key=lambda line: line["val_loss"])
-        axes.set(xlabel="step", ylabel="loss (nats per token)", title=f"best validation loss {best['val_loss']:.4f}")
+        title = f"best validation loss {self.best['val_loss']:.4f}"
+        axes.set(xlabel="step", ylabel="loss (nats per token)", title=title)
         axes.grid(alpha=0.3)
         axes.legend()
         figure.savefig(self.folder / "loss.png", dpi=120)
 
 
-def _free_folder(stem):
-    """`stem`, or the first of stem-2, stem-3, ... that does not exist."""
-    folder, number = Path(stem), 1
-    while folder.exists():
-        number += 1
-        folder = Path(f"{stem}-{number}")
-    return folder
+def _new_folder(config, corpus, overwrite):
+    """The folder of a new run, made now: config.out, or else the first of runs/NAME, runs/NAME-2, ... that is free."""
+    if config.out:
+        folder = Path(config.out)
+        if folder.exists() and not overwrite:
+            raise UserError(f"{folder} exists; give another --out, --overwrite to replace it, or --resume it")
+        if folder.exists() and any(folder.iterdir()) and not (folder / "config.toml").is_file():
+            raise UserError(f"{folder} is not the folder of a run (no config.toml), so it is not overwritten")
+        folder.mkdir(parents=True, exist_ok=overwrite)
+        return folder
+    stem, number = f"runs/{config.preset}-{corpus}", 1
+    while True:
+        folder = Path(stem if number == 1 else f"{stem}-{number}")
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            number += 1
 
 
-def _remove_run(folder):
-    """Delete a run's folder, and only if it looks like one."""
-    if any(folder.iterdir()) and not (folder / "config.toml").is_file():
-        raise UserError(f"{folder} is not the folder of a run (no config.toml), so it is not overwritten")
-    shutil.rmtree(folder)
+def _empty(folder):
+    """Delete what a run left in its folder, but not its lock; config.toml, which tells that it is a run, at last."""
+    entries = [entry for entry in folder.iterdir() if entry.name != LOCK]
+    for entry in sorted(entries, key=lambda entry: entry.name == "config.toml"):
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+def _events(path):
+    """The lines of a metrics.jsonl that are whole: a crash may have cut the last one off."""
+    events = []
+    for line in path.read_bytes().splitlines() if path.is_file() else ():
+        with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+            event = json.loads(line)
+            numbers = ["step", "seconds"] + ["train_loss", "val_loss"] * (event["event"] == "evaluation")
+            if all(math.isfinite(event[name]) for name in numbers):
+                events.append(event)
+    return events

@@ -1,0 +1,48 @@
+"""Finding the operation that makes the first NaN or infinity."""
+
+from autograd import tensor as tape
+from autograd.backend import array_module
+
+
+class AnomalyError(ArithmeticError):
+    """An operation made a NaN or an infinity."""
+
+
+class detect_anomaly:
+    """`with detect_anomaly(): ...` raises AnomalyError at the first result or gradient that is not finite, naming its operation.
+
+    It looks at every array, which takes time, and on a GPU waits for each. where() is called as operations are
+    recorded; what it returns (the module at work, say) stands before the operation's name.
+    """
+
+    def __init__(self, where=lambda: ""):
+        self.where = where
+        self.places = {}  # of recorded nodes, for their gradients
+
+    def __enter__(self):
+        self.before, tape.watch = tape.watch, self
+
+    def __exit__(self, *exception):
+        tape.watch = self.before
+
+    def result(self, name, output, node=None):
+        """Called with the result of each operation."""
+        place = self.where()
+        if node is not None:
+            self.places[node.order] = place
+        if not all_finite(output):
+            raise AnomalyError(f"{place}the result of {name} holds {_culprit(output)}")
+
+    def gradient(self, node, position, gradient):
+        """Called with each gradient that a node hands down."""
+        if not all_finite(gradient):
+            place = self.places.get(node.order, "")
+            raise AnomalyError(f"{place}the gradient of input {position} of {node.name} holds {_culprit(gradient)}")
+
+
+def all_finite(array):
+    return bool(array_module(array).isfinite(array).all())
+
+
+def _culprit(array):
+    return "NaN" if bool(array_module(array).isnan(array).any()) else "infinity"
