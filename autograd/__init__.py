@@ -4,6 +4,7 @@ Start with `tensor.py` (the tape and `backward`), then `ops/elementwise.py` (a r
 """
 
 from autograd.anomaly import AnomalyError, detect_anomaly
+from autograd.draw import draw
 from autograd.gradcheck import GradcheckError, KinkError, gradcheck
 from autograd.ops import *  # noqa: F403
 from autograd.optim import AdamW, clip_grad_norm, constant, warmup_cosine
