@@ -1,0 +1,228 @@
+"""Make the notebooks from notebooks/src: `python notebooks/build.py`, or `--check` that they are what would be made.
+
+Each src/NN_title.py (jupytext's percent format) becomes NN_title.ipynb for learners, without the solutions, and
+solutions/NN_title.ipynb, both executed. `--check` compares, cell by cell:
+- sources, cell ids and tags: exactly;
+- text that was printed: exactly, but numbers to 1 % (and below 1e-6 not at all), since the last digits depend on the
+  CPU and the versions of NumPy and BLAS;
+- pictures: that the same kinds are there. Their bytes change with matplotlib's version, so they are not compared.
+Not compared: outputs of cells tagged `varies` (they depend on the machine), and those of cells tagged `corpus` where Tiny
+Shakespeare cannot be had. Everywhere: no cell may fail or warn, every check in a solution must pass, and learners'
+notebooks must not contain a line of a solution. Two run at a time, each on one thread.
+"""
+
+import argparse
+import concurrent.futures
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jupytext
+import nbformat
+from nbclient import NotebookClient
+from nbformat.v4 import new_notebook
+
+HERE = Path(__file__).resolve().parent
+BEGIN, END = "# BEGIN SOLUTION", "# END SOLUTION"
+TIME_LIMIT = 360  # seconds for all learners' notebooks together
+WIDEST_LINE = 100  # characters of code that fit on a page
+ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+class Problem(Exception):
+    """Something in a notebook that must not be."""
+
+
+# --- from source to notebook ------------------------------------------------------------------------------------------
+
+
+def notebook_of(source, solved):
+    """The notebook, not yet executed, of a source file: for learners, or with the solutions."""
+    cells = []
+    for cell in jupytext.read(source).cells:
+        if "solution" in cell.metadata.get("tags", []) and not solved:
+            continue
+        cell.source = with_solution(cell.source) if solved else without_solution(cell.source)
+        if solved and cell.cell_type == "markdown":
+            cell.source = cell.source.replace("](../", "](../../")  # links out of this folder start one deeper
+        cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
+        content = f"{len(cells)} {cell.cell_type} {cell.source}"
+        cell.id = hashlib.sha256(content.encode()).hexdigest()[:12]
+        cells.append(cell)
+    python = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    return new_notebook(cells=cells, metadata={"kernelspec": python, "language_info": {"name": "python"}})
+
+
+def with_solution(source):
+    return "\n".join(line for line in source.split("\n") if line.strip() not in (BEGIN, END))
+
+
+def without_solution(source):
+    """The source with every block between the markers replaced by `...` and the number of lines that belong there."""
+    lines, block = [], None
+    for line in source.split("\n"):
+        if line.strip() == BEGIN:
+            block = []
+        elif line.strip() == END:
+            count = len(block)
+            indent = line[: len(line) - len(line.lstrip())]
+            lines.append(f"{indent}...  # your turn: {'one line' if count == 1 else f'about {count} lines'}")
+            block = None
+        elif block is not None:
+            block.append(line)
+        else:
+            lines.append(line)
+    return "\n".join(lines)
+
+
+def solution_lines(source):
+    """The lines between the markers that give something away."""
+    blocks = re.findall(rf"{BEGIN}\n(.*?)\n\s*{END}", source, re.S)
+    return {line.strip() for block in blocks for line in block.split("\n") if len(line.strip()) > 12}
+
+
+# --- running ------------------------------------------------------------------------------------------------------------
+
+
+def execute(notebook, folder):
+    """Run all cells in the folder, and leave nothing in the outputs that depends on when or where."""
+    environment = {**os.environ, **ONE_THREAD, "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE)])}
+    client = NotebookClient(notebook, timeout=600, record_timing=False, resources={"metadata": {"path": str(folder)}})
+    client.execute(env=environment, cwd=str(folder), stderr=subprocess.DEVNULL)  # a kernel's remarks about itself
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = joined_streams(cell.outputs)
+            cell.metadata.pop("execution", None)
+    notebook.metadata["language_info"] = {"name": "python"}
+
+
+def joined_streams(outputs):
+    """The same outputs, with what was printed in pieces (as they happened to arrive) in one piece."""
+    joined = []
+    for output in outputs:
+        if output.output_type == "stream" and joined and joined[-1].get("name") == output.name:
+            joined[-1].text += output.text
+        else:
+            joined.append(output)
+    return joined
+
+
+def make(source, solved):
+    """(path, executed notebook, seconds)."""
+    notebook = notebook_of(source, solved)
+    path = (HERE / "solutions" if solved else HERE) / f"{source.stem}.ipynb"
+    path.parent.mkdir(exist_ok=True)
+    started = time.perf_counter()
+    execute(notebook, path.parent)
+    examine(notebook, solved, solution_lines(source.read_text(encoding="utf-8")))
+    return path, notebook, time.perf_counter() - started
+
+
+def examine(notebook, solved, secrets):
+    """Raise Problem for outputs or sources that must not be."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            text = text_of(output)
+            if output.get("name") == "stderr":
+                raise Problem(f"a cell warns:\n{text}")
+            if str(HERE.parent) in text or str(Path.home()) + os.sep in text:
+                raise Problem(f"a path of this machine in an output:\n{text[:300]}")
+            if solved and re.search("^[✗○] ", text, re.M):
+                raise Problem(f"a solution does not pass:\n{text}")
+        if cell.cell_type == "code" and max(map(len, cell.source.split("\n"))) > WIDEST_LINE:
+            raise Problem(f"a line of code has more than {WIDEST_LINE} characters and will be cut off:\n{cell.source}")
+        leaked = [] if solved else [line for line in secrets if line in map(str.strip, cell.source.split("\n"))]
+        if leaked and cell.cell_type == "code":
+            raise Problem(f"a learner's notebook contains the solution: {leaked[0]}")
+
+
+def text_of(output):
+    return output.get("text") or output.get("data", {}).get("text/plain", "")
+
+
+# --- comparing ------------------------------------------------------------------------------------------------------------
+
+
+def differences(old, new, has_corpus):
+    """What differs between the committed notebook and the one just made, as lines of text."""
+    if [(c.id, c.source, c.metadata) for c in old.cells] != [(c.id, c.source, c.metadata) for c in new.cells]:
+        return ["the sources differ"]
+    found = []
+    for number, (a, b) in enumerate(zip(old.cells, new.cells, strict=True)):
+        tags = b.metadata.get("tags", [])
+        if b.cell_type != "code" or "varies" in tags or "corpus" in tags and not has_corpus:
+            continue
+        if [kinds(output) for output in a.outputs] != [kinds(output) for output in b.outputs]:
+            found.append(f"cell {number} has other kinds of output")
+        for one, other in zip(a.outputs, b.outputs, strict=False):
+            if not same_text(text_of(one), text_of(other)):
+                found.append(f"cell {number} says\n{text_of(other)}\ninstead of\n{text_of(one)}")
+    return found
+
+
+def kinds(output):
+    return output.output_type, sorted(output.get("data", {}))
+
+
+NUMBER = re.compile(r"[-+]?\d+\.?\d*(?:e[-+]?\d+)?")
+
+
+def same_text(a, b):
+    """Equal but for the last digits of numbers."""
+    if NUMBER.sub("#", a) != NUMBER.sub("#", b):
+        return False
+    pairs = zip(map(float, NUMBER.findall(a)), map(float, NUMBER.findall(b)), strict=True)
+    return all(abs(x - y) <= 0.01 * max(abs(x), abs(y)) or max(abs(x), abs(y)) < 1e-6 for x, y in pairs)
+
+
+# --- the command ------------------------------------------------------------------------------------------------------------
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("numbers", nargs="*", help="only these notebooks, for example 1 4")
+    parser.add_argument("--check", action="store_true", help="change nothing; fail if the committed notebooks differ")
+    options = parser.parse_args(argv)
+    sources = sorted((HERE / "src").glob("[0-9]*.py"))
+    sources = [s for s in sources if not options.numbers or str(int(s.stem[:2])) in options.numbers]
+    has_corpus = shakespeare_at_hand()
+    jobs = [(source, solved) for source in sources for solved in (False, True)]
+    failed, learners_time = [], 0.0
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        for (source, solved), future in [(job, pool.submit(make, *job)) for job in jobs]:
+            name = f"{'solutions/' if solved else ''}{source.stem}"
+            try:
+                path, notebook, seconds = future.result()
+                problems = finish(path, notebook, options.check, has_corpus)
+            except Exception as error:
+                problems, seconds = [str(error)], 0.0
+            learners_time += 0.0 if solved else seconds
+            print(f"{'FAILED' if problems else 'ok'}  {name}  {seconds:.0f} s", *problems, sep="\n    ", flush=True)
+            failed += [name] if problems else []
+    corpus = "shakespeare" if has_corpus else "python"
+    print(f"learners' notebooks: {learners_time:.0f} s (limit {TIME_LIMIT} s); corpus: {corpus}")
+    return 1 if failed or learners_time > TIME_LIMIT else 0
+
+
+def finish(path, notebook, check, has_corpus):
+    """Write the notebook, or compare it with the committed one; returns what is wrong."""
+    if check:
+        return differences(nbformat.read(path, 4), notebook, has_corpus) if path.exists() else ["is not there"]
+    nbformat.write(notebook, path)
+    return []
+
+
+def shakespeare_at_hand():
+    """Whether the notebooks will find Tiny Shakespeare (and not the substitute that they use without a network)."""
+    sys.path[:0] = [str(HERE.parent), str(HERE)]
+    from workbook.corpus import load
+
+    return load(say=lambda line: None)[0] == "shakespeare"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

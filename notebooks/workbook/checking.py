@@ -1,0 +1,235 @@
+"""Checks that say what went wrong.
+
+An exercise knows the right function (the library's, to go on with while it is unsolved), inputs to try, and typical
+mistakes: wrong functions, each with the sentence that helps whoever made it. An answer that computes what a mistake
+computes, on every input, is told that sentence; any other wrong answer is described by how its numbers differ.
+"""
+
+import copy
+import dataclasses
+import dis
+import inspect
+import textwrap
+import traceback
+from collections.abc import Callable
+
+import numpy as np
+
+from workbook import pictures
+
+TOLERANCE = 1e-9  # of the largest true value: far above rounding in float64, far below any mistake
+
+
+class Wrong(Exception):  # noqa: N818 (it is an answer that is wrong, not a program that fails)
+    """A diagnosis, raised where a check recognises a mistake by other means than comparing numbers."""
+
+
+@dataclasses.dataclass
+class Exercise:
+    """reference: the right function. cases: argument tuples to try it on.
+
+    mistakes: {diagnosis: wrong function}. compute: (function, *arguments) -> {name: array}, what is compared; by default
+    the function's result. inspect: called with an answer whose numbers are right; raises Wrong for what they do not show.
+    """
+
+    reference: Callable
+    cases: list = dataclasses.field(default_factory=list)
+    mistakes: dict = dataclasses.field(default_factory=dict)
+    compute: Callable = lambda function, *arguments: {"the result": function(*arguments)}
+    inspect: Callable = lambda function: None
+    tolerance: float = TOLERANCE
+
+
+@dataclasses.dataclass
+class Verdict:
+    """What a check found. status: "right", "open" (not written yet) or "wrong"; then `diagnosis` says why."""
+
+    status: str
+    diagnosis: str = ""
+    worst: str = ""
+    yours: object = None
+    true: object = None
+
+
+class Checks:
+    """The exercises of a notebook by name. `f = check(f)` prints the verdict and returns the function to go on with."""
+
+    def __init__(self):
+        self.exercises = {}
+
+    def add(self, name, exercise):
+        self.exercises[name] = exercise
+
+    def __call__(self, answer):
+        name = answer.__name__
+        if name not in self.exercises:
+            raise ValueError(f"there is no exercise {name}; there are {', '.join(self.exercises)}")
+        exercise = self.exercises[name]
+        verdict = judge(exercise, answer)
+        report(name, verdict, len(exercise.cases))
+        return answer if verdict.status == "right" else exercise.reference
+
+
+def judge(exercise, answer):
+    """The Verdict on an answer."""
+    if is_unsolved(answer):
+        return Verdict("open")
+    try:
+        with np.errstate(all="ignore"):
+            results = [_compute(exercise, answer, case) for case in exercise.cases]
+            truths = [_compute(exercise, exercise.reference, case) for case in exercise.cases]
+            for case, yours, true in zip(exercise.cases, results, truths, strict=True):
+                _check_form(exercise, case, yours, true)
+            failed = [i for i in range(len(truths)) if not _agree(results[i], truths[i], exercise.tolerance)]
+            if failed:
+                return _wrong(exercise, results, truths, failed)
+        exercise.inspect(answer)
+    except Wrong as error:
+        return Verdict("wrong", str(error))
+    except Exception as error:
+        return Verdict("wrong", _crash(answer, error))
+    return Verdict("right")
+
+
+def is_unsolved(answer):
+    """True while the function's body is still the `...` it was given with: all it does is return None."""
+    harmless = ("RESUME", "NOP", "COPY_FREE_VARS", "MAKE_CELL", "RETURN_VALUE")
+    is_none = lambda i: i.opname in ("LOAD_CONST", "RETURN_CONST") and i.argval is None
+    return inspect.isfunction(answer) and all(i.opname in harmless or is_none(i) for i in dis.get_instructions(answer))
+
+
+def _compute(exercise, function, case):
+    """What the function makes of a copy of the case, as {name: array}. Wrong if it changed the copy."""
+    arguments = copy.deepcopy(case)
+    results = exercise.compute(function, *arguments)
+    for name, before, after in zip(argument_names(exercise.reference, case), case, arguments, strict=True):
+        if isinstance(before, np.ndarray) and not np.array_equal(before, after, equal_nan=True):
+            raise Wrong(f"It changes its input {name} in place. Others still need it: work on a new array (`x = x.copy()`).")
+    for name, value in results.items():
+        if value is None:
+            raise Wrong(f"{name} is None. Is a `return` missing, or does one of the lines end in `...`?")
+    return {name: np.asarray(value) for name, value in results.items()}
+
+
+def argument_names(function, case):
+    names = list(inspect.signature(function).parameters)
+    return (names + [f"input {i}" for i in range(len(names), len(case))])[: len(case)]
+
+
+def _check_form(exercise, case, yours, true):
+    for name, value in yours.items():
+        if value.shape != true[name].shape:
+            hint = " It looks transposed." if value.ndim > 1 and value.shape == true[name].shape[::-1] else ""
+            raise Wrong(
+                f"{name} has the shape {value.shape}, but should have {true[name].shape} "
+                f"({describe(exercise.reference, case)}).{hint}"
+            )
+        if value.dtype == object or value.dtype.kind not in "biufc":
+            raise Wrong(f"{name} should hold numbers, but holds {value.dtype}.")
+        if true[name].dtype == np.float64 and value.dtype == np.float32:
+            raise Wrong(f"{name} is float32, although the inputs are float64: half of the digits are lost on the way.")
+
+
+def _agree(yours, true, tolerance):
+    return all(_close(yours[name], true[name], tolerance).all() for name in true)
+
+
+def _close(yours, true, tolerance):
+    scale = np.abs(true[np.isfinite(true)]).max(initial=0.0) or 1.0
+    return (np.abs(yours - true) <= tolerance * scale) | (yours == true) | (np.isnan(yours) & np.isnan(true))
+
+
+def _wrong(exercise, results, truths, failed):
+    diagnosis = next((text for text, mistake in exercise.mistakes.items() if _is(mistake, exercise, results)), None)
+    first = failed[0]
+    name = next(n for n in truths[first] if not _agree({n: results[first][n]}, {n: truths[first][n]}, exercise.tolerance))
+    yours, true = results[first][name], truths[first][name]
+    diagnosis = diagnosis or describe_difference(name, yours, true)
+    if len(failed) < len(truths) and diagnosis.startswith("No typical"):
+        right = next(i for i in range(len(truths)) if i not in failed)
+        diagnosis += (
+            f" It is right for {describe(exercise.reference, exercise.cases[right])}, "
+            f"but wrong for {describe(exercise.reference, exercise.cases[first])}."
+        )
+    index = _worst_index(yours, true)
+    place = f"{name}[{', '.join(map(str, index))}]" if index else name
+    worst = f"{place} is {yours[index]:.6g}, should be {true[index]:.6g}"
+    return Verdict("wrong", diagnosis, f"{worst}   (with {describe(exercise.reference, exercise.cases[first])})", yours, true)
+
+
+def _is(mistake, exercise, results):
+    """Does this mistake compute what the answer computes, on every case?"""
+    try:
+        for case, yours in zip(exercise.cases, results, strict=True):
+            if not _agree(yours, _compute(exercise, mistake, case), exercise.tolerance):
+                return False
+    except Exception:
+        return False
+    return True
+
+
+def _worst_index(yours, true):
+    difference = np.abs(yours - true, dtype=float) if yours.dtype != bool else (yours != true).astype(float)
+    return tuple(int(i) for i in np.unravel_index(np.argmax(np.where(np.isnan(difference), np.inf, difference)), true.shape))
+
+
+def describe_difference(name, yours, true):
+    """What can be said of a wrong array when no typical mistake explains it."""
+    if not np.isfinite(yours).all() and np.isfinite(true).all():
+        what = "nan" if np.isnan(yours).any() else "inf"
+        return f"{name} holds {what}: look for a division by 0, log(0), or exp of a large number."
+    if not yours.any():
+        return f"{name} is all zeros: nothing was ever written into it, or what was added cancels."
+    if _close(yours, -true, TOLERANCE).all():
+        return f"{name} has the wrong sign, everywhere. Otherwise it is right."
+    ratio = yours.flat[np.argmax(np.abs(true))] / np.abs(true).max() * np.sign(true.flat[np.argmax(np.abs(true))])
+    if _close(yours, ratio * true, TOLERANCE).all():
+        return f"{name} is {ratio:.6g} times what it should be, everywhere: a factor is missing or too many. Which one?"
+    if true.ndim == 2 and true.shape[0] == true.shape[1] and _close(yours, true.T, TOLERANCE).all():
+        return f"{name} is transposed: rows and columns are swapped."
+    off = yours - true
+    if true.ndim and _close(yours, true + off.flat[0], TOLERANCE).all():
+        return f"{name} is off by the same amount everywhere ({off.flat[0]:.6g}): a term is missing or too many."
+    wrong = int((~_close(yours, true, TOLERANCE)).sum())
+    if wrong < true.size:
+        return f"No typical mistake. {wrong} of {true.size} entries of {name} are wrong: what have they in common?"
+    return f"No typical mistake: every entry of {name} differs. Compare the derivation line by line, or open a hint."
+
+
+def describe(function, case):
+    """The arguments in words: arrays by their shape, numbers by their value."""
+    words = []
+    for name, value in zip(argument_names(function, case), case, strict=True):
+        if isinstance(value, np.ndarray):
+            words.append(f"{name} {value.shape}" if value.size > 6 or value.ndim != 1 else f"{name} {value.tolist()}")
+        elif isinstance(value, int | float | tuple | str):
+            words.append(f"{name} {value!r}")
+        elif value is not None:
+            words.append(f"{name} {getattr(value, '__name__', type(value).__name__)}")
+    return ", ".join(words)
+
+
+def _crash(answer, error):
+    """What an answer's own exception says, with the line of the answer in which it arose."""
+    lines = [f for f in traceback.extract_tb(error.__traceback__) if f.name == answer.__name__ or f.name == "<lambda>"]
+    where = f" in `{lines[-1].line.partition('  #')[0]}`" if lines and lines[-1].line else ""
+    if isinstance(error, TypeError) and "NoneType" in str(error) and not lines:
+        return f"A part of the result is None ({error}). Is a `return` missing?"
+    return f"It stops with {type(error).__name__}{where}: {error}"
+
+
+def report(name, verdict, cases):
+    """Print a verdict, and draw yours, the true one and the difference where that helps."""
+    if verdict.status == "right":
+        tried = f", on {cases} inputs in float64" if cases > 1 else ""
+        print(f"✓ {name} is right{tried}.")
+        return
+    if verdict.status == "open":
+        print(f"○ {name} is not written yet. The notebook goes on with the library's.")
+        return
+    print(textwrap.fill(f"✗ {name}: {verdict.diagnosis}", 100, subsequent_indent="  "))
+    if verdict.worst:
+        print(f"  worst entry: {verdict.worst}")
+    print("  The notebook goes on with the library's until yours passes.")
+    if verdict.true is not None and verdict.true.ndim and verdict.true.size > 1:
+        pictures.show(pictures.comparison(verdict.yours, verdict.true))
