@@ -17,7 +17,7 @@ from tinygpt.generate import generate
 from tinygpt.interrupt import Interrupt
 from tinygpt.model import GPT
 from tinygpt.run import Run
-from tinygpt.tokenizer import CharTokenizer
+from tinygpt.tokenizer import choose_tokenizer
 
 LOG_INTERVAL = 10  # steps
 
@@ -29,7 +29,7 @@ def main(argv=None):
     config = dataclasses.replace(config, data=config.data or corpus)
     if saved:
         resume.check_data(saved, corpus, text, start.force)
-    tokenizer = saved.tokenizer() if saved else CharTokenizer(text)
+    tokenizer = saved.tokenizer() if saved else choose_tokenizer(config.tokenizer, config.vocab_size, text)
     dataset = data.Dataset(text, tokenizer, config.block_size)
 
     model = GPT(config.model_config(tokenizer.vocab_size), config.seed).to(device)
@@ -86,8 +86,10 @@ def main(argv=None):
                 if interrupted:
                     return
             losses[split] = finite(float(total) / config.eval_iters, step)
-        say(f"step {step}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}")
-        run.log("evaluation", step, train_loss=losses["train"], val_loss=losses["val"], training_seconds=training_seconds)
+        bits = dataset.bits_per_byte("val", losses["val"])
+        say(f"step {step}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}, {bits:.4f} bits per byte")
+        values = dict(train_loss=losses["train"], val_loss=losses["val"], val_bits_per_byte=bits)
+        run.log("evaluation", step, **values, training_seconds=training_seconds)
         run.plot_losses()
         if config.sample_tokens:
             start = list(cli.prompt_ids(tokenizer, ""))
@@ -132,6 +134,7 @@ def main(argv=None):
         print(f"stopped after {step} steps; saved {folder}; go on with: python train.py --resume {run.folder}")
         sys.exit(interrupted.exit_code)
     print(f"{last_step} steps in {training_seconds:.1f} s of training; best validation loss {run.best['val_loss']:.4f}, ", end="")
+    print(f"{dataset.bits_per_byte('val', run.best['val_loss']):.4f} bits per byte, ", end="")
     print(f"peak memory {estimate.peak_memory() / 1e6:,.0f} MB")
     print(run.sample(last_step))
     print(f"saved {folder}; more text: python -m tinygpt sample {run.folder}")

@@ -1,41 +1,16 @@
-"""Texts, splits, batches and the character tokenizer."""
+"""Texts, splits and batches."""
 
 import hashlib
 import urllib.error
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from autograd import Stream
 from tests.texts import CHINESE, english
 from tinygpt import data
 from tinygpt.config import UserError
 from tinygpt.tokenizer import CharTokenizer
-
-
-@given(st.text(min_size=1))
-def test_encode_then_decode_is_the_identity(text):
-    tokenizer = CharTokenizer(text)
-    assert tokenizer.decode(tokenizer.encode(text)) == text
-    again = CharTokenizer.from_json(tokenizer.to_json())
-    assert again.chars == tokenizer.chars and again.vocab_size == len(set(text))
-
-
-def test_unknown_character_is_named_with_its_place():
-    with pytest.raises(UserError, match="'é' at position 3 "):
-        CharTokenizer("caf").encode("café")
-    with pytest.raises(IndexError, match="from 0 to 2"):
-        CharTokenizer("abc").decode([0, 3])
-
-
-@pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"type": "characters"}', '{"type": "characters", "characters": 3}', "[" * 9999]
-)
-def test_a_file_that_is_no_tokenizer(text):
-    with pytest.raises(UserError, match="tokenizer.json"):
-        CharTokenizer.from_json(text)
 
 
 def test_split_and_batches():

@@ -45,7 +45,8 @@ def test_it_learns(run):
     assert evaluations[0]["val_loss"] == pytest.approx(3.58, abs=0.1)  # ln 36 characters
     assert evaluations[-1]["val_loss"] < 2.5
     for line in evaluations:
-        assert f"step {line['step']}: train loss {line['train_loss']:.4f}, val loss {line['val_loss']:.4f}\n" in printed
+        assert f"step {line['step']}: train loss {line['train_loss']:.4f}, val loss {line['val_loss']:.4f}, " in printed
+        assert f", {line['val_bits_per_byte']:.4f} bits per byte\n" in printed
 
 
 def test_what_it_leaves_behind(run):
@@ -57,7 +58,7 @@ def test_what_it_leaves_behind(run):
     assert config["max_steps"] == 150 and config["learning_rate"] == 3e-3 and config["preset"] == "smoke"
     files = {p.name for p in (folder / "ckpt" / "step_000150").iterdir()}
     assert files == {"model.safetensors", "optim.safetensors", "config.json", "tokenizer.json", "state.json"}
-    vocabulary = len(json.loads((folder / "ckpt" / "step_000150" / "tokenizer.json").read_text())["characters"])
+    vocabulary = len(json.loads((folder / "ckpt" / "step_000150" / "tokenizer.json").read_text())["model"]["vocab"])
     count = vocabulary * (32 + 32 + 1) + 32 * 32 + 2 * (12 * 32 * 32 + 10 * 32) + 2 * 32  # head and embeddings, blocks, norm
     assert "max_steps = 150" in printed and f"model: {count:,} parameters" in printed
 

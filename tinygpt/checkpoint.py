@@ -25,7 +25,7 @@ from tinygpt import files
 from tinygpt.config import GPTConfig, UserError, checked
 from tinygpt.estimate import parameter_count
 from tinygpt.model import GPT
-from tinygpt.tokenizer import CharTokenizer
+from tinygpt.tokenizer import load_tokenizer
 
 FORMAT = 2
 FILES = ("config.json", "model.safetensors", "optim.safetensors", "tokenizer.json")  # hashed in state.json
@@ -132,7 +132,7 @@ class Checkpoint:
         return self.folder.parent.parent
 
     def tokenizer(self):
-        return CharTokenizer.from_json(_read_text(self.folder / "tokenizer.json", 100 * LARGEST_JSON))
+        return load_tokenizer(self.folder / "tokenizer.json")
 
     def model_config(self):
         path = self.folder / "config.json"

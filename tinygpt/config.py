@@ -58,6 +58,8 @@ class TrainConfig:
         "",
         "shakespeare, python, or a UTF-8 file (BOM dropped, CRLF to LF); empty: shakespeare, or else python",
     )
+    tokenizer: str = setting("char", "char, bpe (byte-level, learnt from the data), or a tokenizer.json or its folder")
+    vocab_size: int = setting(2048, "tokens of a learnt bpe; fewer if the data has no more that occur twice")
     out: str = setting("", "folder for the run; empty: the first free runs/PRESET-DATA")
     device: str = setting("auto", "auto, cpu, cuda or cuda:N")
     seed: int = setting(1337, "names the initial weights, the batches and the dropout masks")
@@ -103,6 +105,7 @@ class TrainConfig:
             _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
         for name in ("beta1", "beta2"):
             _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "at least 0 and below 1")
+        _require(self.vocab_size >= 256, "vocab_size", self.vocab_size, "at least 256, a token for each byte")
         _one_of("architecture", self.architecture, ARCHITECTURES)
         self.model_config(vocab_size=1)  # checks the shape before any data is read
 

@@ -1,6 +1,7 @@
 """Where text comes from, how it is split, and how batches are drawn."""
 
 import hashlib
+import math
 import os
 import sysconfig
 import urllib.error
@@ -91,23 +92,33 @@ def _standard_library():
     return "".join(parts)
 
 
+def split(text):
+    """The first 90 % of a text's characters, to train on, and the rest, to validate."""
+    cut = int(0.9 * len(text))
+    return text[:cut], text[cut:]
+
+
 class Dataset:
-    """A text as token ids: the first 90 % to train on, the rest, in file order, to validate."""
+    """The two parts of a text as token ids. Each is encoded by itself, so all tokenizers are judged on the same text."""
 
     def __init__(self, text, tokenizer, block_size, ranks=ALONE):
         self.ranks = ranks
-        ids = tokenizer.encode(text)
         self.sha256 = hashlib.sha256(text.encode()).hexdigest()
         self.block_size = block_size
-        ids = ids.astype(np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32)
-        cut = int(0.9 * len(ids))
-        self.train, self.val = ids[:cut], ids[cut:]
+        train, val = split(text)
+        dtype = np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
+        self.train, self.val = tokenizer.encode(train).astype(dtype), tokenizer.encode(val, offset=len(train)).astype(dtype)
+        self.bytes = {"train": len(train.encode()), "val": len(val.encode())}
         longest = min(len(self.train), len(self.val)) - 1
         if longest < block_size:
             raise UserError(
-                f"the text has {len(ids)} tokens, {len(self.train)} to train and {len(self.val)} to validate: "
-                f"too short for a context of {block_size}; the longest possible is {max(longest, 0)} (--block-size)"
+                f"the text has {len(self.train) + len(self.val)} tokens, {len(self.train)} to train and {len(self.val)} to "
+                f"validate: too short for a context of {block_size}; the longest possible is {max(longest, 0)} (--block-size)"
             )
+
+    def bits_per_byte(self, split, loss):
+        """A mean loss in nats per token, per byte of the split's UTF-8: what tokenizers and languages can be compared by."""
+        return loss * len(getattr(self, split)) / (math.log(2) * self.bytes[split])
 
     def batch(self, split, rows, stream):
         """This rank's part of a batch of so many rows: inputs and targets (rows / ranks, block_size), int64.

@@ -55,6 +55,7 @@ def report(config, workers, dataset, stream, steps):
     """The lines about memory and time that train.py prints, with advice if the memory will not do."""
     model = workers.replicas[0].config
     needed = training_memory(model, workers.threads, workers.micro_batch, config.activation_checkpointing)
+    needed = max(needed, peak_memory())  # learning a tokenizer may have taken more
     lines = [f"memory: about {needed / 1e6:,.0f} MB" + " for each rank" * (workers.ranks.size > 1)]
     available = (available_memory() or 0) / workers.ranks.neighbours
     if available and needed > available:
