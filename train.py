@@ -10,7 +10,8 @@ import time
 
 from tqdm import tqdm
 
-from autograd import AdamW, Stream, clip_grad_norm, constant, warmup_cosine
+from autograd import AdamW, Stream, constant, warmup_cosine
+from autograd.cuda.products import set_precision
 from tinygpt import anomaly, checkpoint, cli, data, estimate, parallel, resume
 from tinygpt.config import UserError, to_toml
 from tinygpt.generate import generate
@@ -30,8 +31,9 @@ def main(argv=None):
     if saved:
         resume.check_data(saved, corpus, text, start.force)
     tokenizer = saved.tokenizer() if saved else choose_tokenizer(config.tokenizer, config.vocab_size, text)
-    dataset = data.Dataset(text, tokenizer, config.block_size)
+    dataset = data.Dataset(text, tokenizer, config.block_size).to(device)
 
+    set_precision(config.precision)
     model = GPT(config.model_config(tokenizer.vocab_size), config.seed).to(device)
     model.transformer.recompute_blocks = config.activation_checkpointing
     optimizer = AdamW(
@@ -71,7 +73,7 @@ def main(argv=None):
         ids, targets = dataset.batch("train", config.batch_size, stream.at(step=step, site=data.BATCH_SITE))
         loss = workers.loss_and_gradients(ids, targets, stream.at(step=step))
         if config.grad_clip:
-            clip_grad_norm(model.parameters(), config.grad_clip)
+            optimizer.clip_grad_norm(config.grad_clip)
         optimizer.step(workers.run)
         return loss
 

@@ -27,6 +27,11 @@ def is_array(value):
     return isinstance(value, np.ndarray) or array_module(value) is not np
 
 
+def has_kernels(array):
+    """True for what the kernels of autograd/cuda can work on: float32 on a GPU, and not empty."""
+    return not isinstance(array, np.ndarray) and array.dtype == np.float32 and array.size > 0
+
+
 def to_numpy(array):
     """The values as a NumPy array. Copies from the GPU (and waits for it); on the CPU it is the same memory."""
     return array if isinstance(array, np.ndarray) else array_module(array).asnumpy(array)
@@ -50,14 +55,20 @@ def move(array, device):
     if device == "cpu":
         return to_numpy(array)
     xp = device_module(device)
-    with xp.cuda.Device(int(device.partition(":")[2] or 0)):
+    with _gpu(xp, device):
         return xp.asarray(array)
+
+
+def _gpu(xp, device):
+    """CuPy's Device for "cuda" or "cuda:N"."""
+    return xp.cuda.Device(int(device.partition(":")[2] or 0))
 
 
 def choose_device(wanted="auto"):
     """(device, reason) for "auto", "cpu", "cuda" or "cuda:N".
 
     "auto" takes a GPU that works and otherwise the CPU. Asking for a GPU that cannot be used raises RuntimeError.
+    A GPU becomes the one that this thread works on.
     """
     if wanted == "cpu":
         return "cpu", "as asked"
@@ -68,6 +79,7 @@ def choose_device(wanted="auto"):
         if wanted != "auto":
             raise
         return "cpu", str(error)
+    _gpu(device_module(device), device).use()
     return device, "a GPU that works"
 
 
@@ -75,7 +87,7 @@ def _probe(device):
     """Use every lazily loaded library once; CuPy imports, and even counts devices, where none of them can be had."""
     xp = device_module(device)
     try:
-        with xp.cuda.Device(int(device.partition(":")[2] or 0)):
+        with _gpu(xp, device):
             x = xp.arange(4, dtype=xp.float32).reshape(2, 2)  # NVRTC and the headers
             if (x @ x).tolist() != [[2, 3], [6, 11]]:  # cuBLAS
                 raise RuntimeError("a product of two matrices came out wrong")

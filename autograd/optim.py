@@ -2,9 +2,7 @@
 
 import math
 
-import numpy as np
-
-from autograd.backend import array_module
+from autograd.backend import array_module, has_kernels
 
 
 def flatten(tensors, attribute="data"):
@@ -65,15 +63,23 @@ class AdamW:
         """Update the parameters from their gradients.
 
         The update goes chunk by chunk, so that a chunk's arrays stay in the cache through all its operations. `run`
-        (function, list) may spread the chunks over threads; they are independent of each other.
+        (function, list) may spread the chunks over threads; they are independent of each other. On a GPU, one kernel
+        updates a group.
         """
         self.steps += 1
-        on_cpu = array_module(self.groups[0]["data"]) is np
-        chunks = []
-        for group in self.groups:
-            length = CHUNK if on_cpu else group["data"].size
-            chunks += [(group, slice(start, start + length)) for start in range(0, group["data"].size, length)]
-        (run or _in_order)(self._update_chunk, chunks)
+        if has_kernels(self.groups[0]["data"]):
+            from autograd.cuda.optim import adamw
+
+            for group in self.groups:
+                arrays = (group[name] for name in ("data", "grad", "m", "v"))
+                adamw(*arrays, group["lr"], group["betas"], group["eps"], group["weight_decay"], self.steps)
+            return
+        starts = [(group, start) for group in self.groups for start in range(0, group["data"].size, CHUNK)]
+        (run or _in_order)(self._update_chunk, [(group, slice(start, start + CHUNK)) for group, start in starts])
+
+    def clip_grad_norm(self, max_norm):
+        """As clip_grad_norm below, for all parameters, in as many operations as there are groups."""
+        return _clip([group["grad"] for group in self.groups], max_norm)
 
     def _update_chunk(self, chunk):
         group, part = chunk
@@ -104,13 +110,25 @@ def clip_grad_norm(parameters, max_norm):
 
     The norm is a 0-d array and the comparison happens on its device: a GPU need not be waited for.
     """
-    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    xp = array_module(grads[0])
-    norm = xp.sqrt(sum(xp.vdot(g.ravel(), g.ravel()) for g in grads))
-    factor = xp.minimum(max_norm / (norm + 1e-6), 1.0)
+    return _clip([parameter.grad for parameter in parameters if parameter.grad is not None], max_norm)
+
+
+def _clip(grads, max_norm):
+    norm = _norm(grads)
+    factor = array_module(norm).minimum(max_norm / (norm + 1e-6), 1.0)
     for g in grads:
         g *= factor
     return norm
+
+
+def _norm(arrays):
+    """The joint Euclidean norm, a 0-d array."""
+    if has_kernels(arrays[0]):
+        from autograd.cuda.optim import norm
+
+        return norm(arrays)
+    xp = array_module(arrays[0])
+    return xp.sqrt(sum(xp.vdot(x.ravel(), x.ravel()) for x in arrays))
 
 
 def constant(lr):

@@ -40,9 +40,14 @@ class Stream:
 
         shape[0] counts rows. p is rounded to a multiple of 1/256 below 1, because one random byte per element is enough.
         """
-        dropped = min(round(p * 256), 255)
+        dropped = self.drop_threshold(p)
         draw = self.random_bytes(shape[0], int(np.prod(shape[1:], dtype=int)))
         return (draw >= dropped).reshape(shape), 256 / (256 - dropped)
+
+    @staticmethod
+    def drop_threshold(p):
+        """Random bytes below this number mean: drop."""
+        return min(round(p * 256), 255)
 
     def integers(self, rows, high):
         """int64 (rows), uniform in [0, high)."""
@@ -58,6 +63,9 @@ class Stream:
         """float32 of any shape, normal with mean 0, for initial weights."""
         return self._generator(0).standard_normal(shape, dtype=np.float32) * np.float32(std)
 
+    def key(self):
+        """The two 64-bit words that the generator is keyed with."""
+        return self.seed % 2**64, (self.step * 2**16 + self.site) % 2**64
+
     def _generator(self, counter):
-        key = np.array([self.seed % 2**64, (self.step * 2**16 + self.site) % 2**64], np.uint64)
-        return np.random.Generator(np.random.Philox(key=key, counter=counter))
+        return np.random.Generator(np.random.Philox(key=np.array(self.key(), np.uint64), counter=counter))

@@ -7,7 +7,7 @@ import threading
 
 import numpy as np
 
-from autograd.backend import array_module, device_of, is_array, to_numpy
+from autograd.backend import array_module, device_of, has_kernels, is_array, to_numpy
 
 _order = itertools.count()
 _state = threading.local()  # each worker thread switches recording on and off for itself
@@ -227,6 +227,7 @@ def op(function):
     input (the bare function if there is only one). Only those of inputs that need a gradient are ever called. The
     differentiable inputs come first; what follows are plain options. Inputs may be Tensors, numbers or plain arrays,
     which take the Tensors' dtype. The undecorated function stays at hand as `.raw`, for fused operations to build on.
+    On a GPU, float32 goes to the form in autograd/cuda of the same name, if there is one.
     """
     name = function.__name__.strip("_")
 
@@ -239,7 +240,8 @@ def op(function):
         like = tensors[0].data
         for other in tensors[1:]:
             _check_same_kind(name, like, other.data)
-        output, vjps = apply.raw(*[_operand(value, like) for value in inputs], **options)
+        function = _on_gpu(apply) if has_kernels(like) else apply.raw
+        output, vjps = function(*[_operand(value, like) for value in inputs], **options)
         if not (is_recording() and any(tensor.requires_grad for tensor in tensors)):
             if watch:
                 watch.result(name, output)
@@ -257,18 +259,28 @@ def op(function):
     return apply
 
 
+def _on_gpu(operation):
+    """The form of an operation with CUDA kernels, or the same function as on the CPU if there is none."""
+    from autograd.cuda.ops import FUSED  # here, because a machine without a GPU has no use for it
+
+    return FUSED.get(operation.__name__, operation.raw)
+
+
 def _parent(value):
     """What the tape remembers of an input: who is to receive its gradient."""
     return (value.node or value) if isinstance(value, Tensor) and value.requires_grad else None
 
 
 def _operand(value, like):
-    """The array (or number) that an operation works with, of the dtype and on the device of `like`."""
+    """The array (or number) that an operation works with, of the dtype and on the device of `like`.
+
+    Integers stay as they are: they name rows, which is checked where they are used, and cheap only on the CPU.
+    """
     if isinstance(value, Tensor):
         return value.data
     if isinstance(value, np.floating):
         return float(value)  # a NumPy scalar would promote float32 to float64, a Python float does not
-    if not is_array(value):
+    if not is_array(value) or value.dtype.kind in "iu":
         return value
     return array_module(like).asarray(value, like.dtype if value.dtype.kind == "f" else None)
 

@@ -2,20 +2,25 @@
 
 It refuses what CuPy refuses or what would be slow or wrong there: mixing with NumPy arrays, NumPy functions on device
 arrays, names outside NAMES, float64 results while `float32_only`. It counts what makes the host wait for the device.
+Kernels run in the emulator, and cuBLAS's products on the addresses and strides that they are given.
 """
 
 import contextlib
+import ctypes
 import sys
 import types
 
 import numpy as np
+import pytest
+
+from tests import emulate
 
 NAMES = (  # what the program uses; each exists in CuPy 14 with these arguments
     "abs add arange broadcast_to clip concatenate einsum empty exp exp2 expand_dims full log matmul maximum minimum "
     "multiply ones rint sign sqrt tanh tril triu vdot where zeros"
 ).split()
 METHODS = "max min sum mean reshape ravel squeeze swapaxes transpose copy fill".split()
-ATTRIBUTES = "shape dtype ndim size T flags itemsize".split()
+ATTRIBUTES = "shape dtype ndim size T flags itemsize strides nbytes".split()
 waits = []  # what made the host wait, in order
 rules = types.SimpleNamespace(float32_only=False, may_wait=True)
 
@@ -78,6 +83,10 @@ class ndarray:
 
     __array__ = __array_ufunc__ = __array_function__ = _refuse
 
+    @property
+    def data(self):
+        return types.SimpleNamespace(ptr=self._host.ctypes.data)
+
     def __getattr__(self, name):
         if name in ATTRIBUTES:
             return _wrap(getattr(self._host, name))
@@ -137,6 +146,65 @@ def _give_operators():
 _give_operators()
 
 
+class RawModule:
+    """cupy.RawModule, its kernels run on the CPU."""
+
+    order = "ascending"  # of the threads' turns
+
+    def __init__(self, code):
+        self.module = emulate.compile(code, self.order)
+
+    def get_function(self, name):
+        kernel = self.module.get_function(name)
+
+        def launch(grid, block, args):
+            launches.append(name)
+            kernel(grid, block, [_unwrap(value, name) for value in args])
+
+        return launch
+
+
+launches = []  # the kernels that ran and the products that were asked for, in order
+
+
+def gemm_strided_batched_ex(
+    handle, op_a, op_b, m, n, k, alpha, a, a_type, lda, stride_a, b, b_type, ldb, stride_b, beta, c, c_type, ldc, stride_c,
+    count, compute_type, algorithm,
+):  # fmt: skip
+    """cublasGemmStridedBatchedEx on host addresses: C = alpha op(A) op(B) + beta C, every matrix stored by columns."""
+    launches.append("gemm")
+    assert (a_type, b_type, c_type) == (0, 0, 0) and compute_type in (68, 75, 77)
+    alpha, beta = (ctypes.c_float.from_address(address).value for address in (alpha, beta))
+    for i in range(count):
+        A, B = (
+            _columns(a, i * stride_a, k if op_a else m, m if op_a else k, lda),
+            _columns(b, i * stride_b, *((n, k) if op_b else (k, n)), ldb),
+        )
+        C = _columns(c, i * stride_c, m, n, ldc)
+        result = alpha * (A.T if op_a else A) @ (B.T if op_b else B)
+        C[...] = result + beta * C if beta else result  # with beta = 0, C may hold anything before
+
+
+def _columns(address, offset, rows, columns, leading):
+    """The matrix (rows, columns) stored by columns, `leading` elements apart."""
+    assert leading >= max(1, rows), f"leading dimension {leading} of {rows} rows"
+    first = ctypes.cast(address + 4 * offset, ctypes.POINTER(ctypes.c_float))
+    memory = np.ctypeslib.as_array(first, (max((columns - 1) * leading + rows, 0),))
+    return np.lib.stride_tricks.as_strided(memory, (rows, columns), (4, 4 * leading))
+
+
+def gemm_ex(handle, op_a, op_b, m, n, k, alpha, a, a_type, lda, b, b_type, ldb, beta, c, c_type, ldc, compute_type, algorithm):
+    a, b, c = (a, a_type, lda, 0), (b, b_type, ldb, 0), (c, c_type, ldc, 0)
+    gemm_strided_batched_ex(handle, op_a, op_b, m, n, k, alpha, *a, *b, beta, *c, 1, compute_type, algorithm)
+
+
+def cublas():
+    """The stand-in for cupy_backends.cuda.libs.cublas."""
+    module = types.ModuleType("cupy_backends.cuda.libs.cublas")
+    module.gemmStridedBatchedEx, module.gemmEx = gemm_strided_batched_ex, gemm_ex
+    return module
+
+
 def module():
     """The stand-in, to be put into sys.modules as "cupy"."""
     cupy = types.ModuleType("cupy")
@@ -148,18 +216,20 @@ def module():
     cupy.asnumpy = lambda array: array.get() if isinstance(array, ndarray) else np.asarray(array)
     cupy.asarray = lambda a, dtype=None: ndarray(np.array(a._host if isinstance(a, ndarray) else a, dtype=dtype))
     cupy.get_array_module = lambda *arrays: cupy if any(isinstance(a, ndarray) for a in arrays) else np
-    cupy.cuda = types.SimpleNamespace(Device=lambda number: contextlib.nullcontext())
+    device = types.SimpleNamespace(get_cublas_handle=lambda: 0)
+    cupy.cuda = types.SimpleNamespace(Device=lambda number: contextlib.nullcontext(), device=device)
+    cupy.RawModule = RawModule
     return cupy
 
 
 @contextlib.contextmanager
 def installed():
     """The stand-in as the module `cupy`."""
-    before = sys.modules.get("cupy")
-    sys.modules["cupy"] = cupy = module()
-    try:
+    names = ("cupy", "cupy_backends", "cupy_backends.cuda", "cupy_backends.cuda.libs", "cupy_backends.cuda.libs.cublas")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in names[1:-1]:
+            patch.setitem(sys.modules, name, types.ModuleType(name))
+        patch.setitem(sys.modules, names[-1], cublas())
+        sys.modules[names[-2]].cublas = sys.modules[names[-1]]
+        patch.setitem(sys.modules, "cupy", cupy := module())
         yield cupy
-    finally:
-        del sys.modules["cupy"]
-        if before:
-            sys.modules["cupy"] = before

@@ -48,6 +48,7 @@ JOBS = [(2, "cpu", "float32"), (2, "cpu", "float64"), (4, "cpu", "float32"), (4,
 def test_ranks_compute_what_one_process_computes(job, ranks, device, dtype):
     alone, found = ranks_job.train(ALONE, dtype), job(ranks, device)
     tolerance = {"float32": 1e-5, "float64": 1e-11}[dtype]
+    tolerance *= 100 if device == "cuda" else 1  # other kernels round otherwise, and 50 steps let that grow
     for name in ("losses", "norms", "gradient"):
         np.testing.assert_allclose(found[f"{dtype} {name}"], alone[name], rtol=0, atol=tolerance, err_msg=name)
     assert alone["losses"][-2] < 0.5 < 2 < alone["losses"][0]  # it learned: agreeing is no matter of course

@@ -7,6 +7,8 @@ import math
 import tomllib
 from dataclasses import dataclass, field
 
+from autograd.cuda.products import COMPUTE_TYPES
+
 
 class UserError(Exception):
     """Something the user can put right, told in one line. The command line prints it and exits with 2."""
@@ -62,6 +64,7 @@ class TrainConfig:
     vocab_size: int = setting(2048, "tokens of a learnt bpe; fewer if the data has no more that occur twice")
     out: str = setting("", "folder for the run; empty: the first free runs/PRESET-DATA")
     device: str = setting("auto", "auto, cpu, cuda or cuda:N")
+    precision: str = setting("tf32", "matrix products on a GPU: fp32, tf32 or bf16 (sums are float32 in each)")
     seed: int = setting(1337, "names the initial weights, the batches and the dropout masks")
     architecture: str = setting("reference", "reference (ReLU, separate head) or gpt2 (GELU, tied head)")
     block_size: int = setting(256, "context length in tokens")
@@ -107,6 +110,7 @@ class TrainConfig:
             _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "at least 0 and below 1")
         _require(self.vocab_size >= 256, "vocab_size", self.vocab_size, "at least 256, a token for each byte")
         _one_of("architecture", self.architecture, ARCHITECTURES)
+        _one_of("precision", self.precision, COMPUTE_TYPES)
         self.model_config(vocab_size=1)  # checks the shape before any data is read
 
     def model_config(self, vocab_size):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from autograd.backend import array_module, move
 from tinygpt.config import UserError
 from tinygpt.ranks import ALONE
 
@@ -120,6 +121,11 @@ class Dataset:
         """A mean loss in nats per token, per byte of the split's UTF-8: what tokenizers and languages can be compared by."""
         return loss * len(getattr(self, split)) / (math.log(2) * self.bytes[split])
 
+    def to(self, device):
+        """Keep the ids on a device, where batches are then drawn; returns the dataset."""
+        self.train, self.val = move(self.train, device), move(self.val, device)
+        return self
+
     def batch(self, split, rows, stream):
         """This rank's part of a batch of so many rows: inputs and targets (rows / ranks, block_size), int64.
 
@@ -127,8 +133,9 @@ class Dataset:
         alone, so all ranks together draw what a single one would.
         """
         ids = getattr(self, split)
+        xp = array_module(ids)
         rows = self.ranks.share(rows)
         stream = stream.at(row=stream.row + self.ranks.rank * rows)
-        starts = stream.integers(rows, len(ids) - self.block_size)
-        windows = ids[starts[:, None] + np.arange(self.block_size + 1)].astype(np.int64)  # (rows, block_size + 1)
+        starts = xp.asarray(stream.integers(rows, len(ids) - self.block_size))
+        windows = ids[starts[:, None] + xp.arange(self.block_size + 1)].astype(np.int64)  # (rows, block_size + 1)
         return windows[:, :-1], windows[:, 1:]

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from autograd.backend import array_module
+from autograd.backend import array_module, has_kernels
 from autograd.ops.linalg import row_sums
 from autograd.tensor import op
 
@@ -29,8 +29,7 @@ def causal_attention(qkv, n_head, scale=None, dropout=0.0, stream=None):
     of the result instead of on the weights. Powers of 2 replace the exponential, with log2(e) folded into the
     queries: NumPy's exp2 takes 0.3 ns per element, exp 0.5.
     """
-    if qkv.ndim != 3 or qkv.shape[-1] % (3 * n_head):
-        raise ValueError(f"causal_attention: wanted (B, T, 3C) with C divisible by {n_head} heads, got {qkv.shape}")
+    check_qkv(qkv, n_head)
     xp = array_module(qkv)
     B, T, C = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
     scale = (C // n_head) ** -0.5 if scale is None else scale
@@ -59,6 +58,11 @@ def causal_attention(qkv, n_head, scale=None, dropout=0.0, stream=None):
         return grad
 
     return out, dqkv
+
+
+def check_qkv(qkv, n_head):
+    if qkv.ndim != 3 or qkv.shape[-1] % (3 * n_head):
+        raise ValueError(f"causal_attention: wanted (B, T, 3C) with C divisible by {n_head} heads, got {qkv.shape}")
 
 
 def _attend(q, k, v, y, scale, keep=None, keep_scale=1.0):
@@ -100,7 +104,11 @@ def attend_to_cache(qkv, n_head, keys, values, start, last_only=False):
     if last_only:
         q = q[:, :, -1:]
     out = array_module(qkv).empty((B, q.shape[2], C), qkv.dtype)
-    _attend(q, keys[:, :, :stop], values[:, :, :stop], split_heads(out, 1, n_head)[0], (C // n_head) ** -0.5)
+    if has_kernels(qkv):
+        from autograd.cuda.ops import attend
+    else:
+        attend = _attend
+    attend(q, keys[:, :, :stop], values[:, :, :stop], split_heads(out, 1, n_head)[0], (C // n_head) ** -0.5)
     return out
 
 

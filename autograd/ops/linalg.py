@@ -40,8 +40,7 @@ def linear(x, weight, bias=None, activation=None):
     All leading axes are folded into one, so that each pass is a single two-dimensional product:
     dx = dpre @ weightᵀ, dweight = xᵀ @ dpre, dbias = sum of dpre over the rows, dpre = dout * activation'(pre).
     """
-    if x.ndim == 0 or weight.ndim != 2 or x.shape[-1] != weight.shape[0]:
-        raise ValueError(f"linear: x {x.shape} does not fit weight {weight.shape}; wanted (..., K) and (K, M)")
+    check_linear(x, weight)
     x2 = as_rows(x)  # (..., K) -> (N, K)
     out = x2 @ weight
     if bias is not None:
@@ -62,6 +61,11 @@ def linear(x, weight, bias=None, activation=None):
         lambda dout: x2.T @ dpre(dout),
         lambda dout: column_sums(dpre(dout)),
     )
+
+
+def check_linear(x, weight):
+    if x.ndim == 0 or weight.ndim != 2 or x.shape[-1] != weight.shape[0]:
+        raise ValueError(f"linear: x {x.shape} does not fit weight {weight.shape}; wanted (..., K) and (K, M)")
 
 
 class Shared:

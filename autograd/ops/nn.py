@@ -75,10 +75,10 @@ def cross_entropy(logits, targets, ignore_index=None):
     dlogits = (softmax(logits) - onehot(target)) / count
     """
     xp = array_module(logits)
+    targets = check_ids(targets, logits.shape[-1], "target", like=logits, ignore=ignore_index)
     logits2, targets = as_rows(logits), targets.reshape(-1)  # (..., V) -> (N, V), (...) -> (N)
     counted = targets != ignore_index if ignore_index is not None else xp.ones(targets.shape, bool)
     targets = xp.where(counted, targets, 0)
-    check_ids(targets, logits.shape[-1], "target")
     rows = xp.arange(len(targets))
     count = counted.sum().astype(logits.dtype)
     lse = raw_logsumexp(logits2, -1)  # (N, 1)
@@ -103,10 +103,10 @@ def linear_cross_entropy(x, weight, bias, targets, ignore_index=None):
     number of rows times the vocabulary.
     """
     xp = array_module(x)
+    targets = check_ids(targets, weight.shape[1], "target", like=x, ignore=ignore_index)
     x2, targets = as_rows(x), targets.reshape(-1)  # (..., C) -> (N, C), (...) -> (N)
     counted = targets != ignore_index if ignore_index is not None else xp.ones(targets.shape, bool)
     targets = xp.where(counted, targets, 0)
-    check_ids(targets, weight.shape[1], "target")
     share = counted.astype(x.dtype) / counted.sum().astype(x.dtype)  # (N): each row's part in the mean
     wants_gradients = is_recording()
     if wants_gradients:
@@ -150,7 +150,7 @@ def embedding(weight, ids):
 
     dweight[v] = sum of dout over all places where ids == v
     """
-    check_ids(ids, weight.shape[0], "token id")
+    ids = check_ids(ids, weight.shape[0], "token id", like=weight)
 
     def dweight(dout):
         return sum_rows_by_id(as_rows(dout), ids.reshape(-1), weight.shape[0])
@@ -176,13 +176,20 @@ def sum_rows_by_id(rows, ids, n):
     return out
 
 
-def check_ids(ids, n, what):
-    """Raise IndexError for ids outside [0, n); NumPy would read negative ones from the end. Not on a GPU: it waits."""
+def check_ids(ids, n, what, like, ignore=None):
+    """The ids, on the device of the array `like`; IndexError for one outside [0, n) (NumPy would count from the end).
+
+    Those equal to `ignore` are let through. Ids that are on a GPU already are not looked at, since that would wait.
+    """
     if ids.dtype.kind not in "iu":
         raise TypeError(f"{what}s must be a plain integer array, not {ids.dtype}")
-    if isinstance(ids, np.ndarray) and ids.size and (ids.min() < 0 or ids.max() >= n):
-        worst = ids.min() if ids.min() < 0 else ids.max()
-        raise IndexError(f"{what} {worst} is out of range: there are {n}, from 0 to {n - 1}")
+    if isinstance(ids, np.ndarray):
+        counted = ids if ignore is None else ids[ids != ignore]
+        if counted.size and (counted.min() < 0 or counted.max() >= n):
+            worst = counted.min() if counted.min() < 0 else counted.max()
+            raise IndexError(f"{what} {worst} is out of range: there are {n}, from 0 to {n - 1}")
+    xp = array_module(like)
+    return ids if xp is np else xp.asarray(ids, dtype=np.int64)
 
 
 @op

@@ -1,0 +1,59 @@
+"""Matrix products through cuBLAS: transposes are flags instead of copies, and the precision is ours to choose.
+
+CuPy's own matmul copies transposed operands of batched products and computes these in full float32 only.
+"""
+
+import numpy as np
+
+# cuBLAS's numbers for how float32 matrices are multiplied: as they are; rounded to TF32 (10 bits of mantissa) or to
+# bfloat16 (7 bits). Sums are in float32 each time.
+COMPUTE_TYPES = {"fp32": 68, "tf32": 77, "bf16": 75}
+CUDA_R_32F, DEFAULT_ALGORITHM = 0, -1
+_numbers = {value: np.array(value, np.float32) for value in (0.0, 1.0)}  # cuBLAS reads alpha and beta by address
+_compute_type = COMPUTE_TYPES["fp32"]
+
+
+def set_precision(name):
+    """How matrix products on a GPU are computed from now on: "fp32", "tf32" or "bf16"."""
+    global _compute_type
+    _compute_type = COMPUTE_TYPES[name]
+
+
+def product(xp, a, b, out=None, add=False):
+    """a @ b for float32 matrices (n, k), (k, m), or stacks of as many of them; into `out`, or added to it.
+
+    a and b may be transposed views: one of the last two axes must be contiguous. `out` must be contiguous in its last.
+    """
+    from cupy_backends.cuda.libs import cublas
+
+    *stack, n, k = a.shape
+    m = b.shape[-1]
+    if list(b.shape) != [*stack, k, m]:
+        raise ValueError(f"matrix product: shapes {a.shape} and {b.shape} do not fit")
+    if out is None:
+        out = xp.empty((*stack, n, m), np.float32)
+    a_flag, a_width = _layout(a)
+    b_flag, b_width = _layout(b)
+    out_flag, out_width = _layout(out)
+    if out_flag or out.shape != (*stack, n, m) or any(x.dtype != np.float32 for x in (a, b, out)):
+        raise ValueError(f"matrix product: {out.shape} {out.dtype} cannot hold the result of {a.shape} and {b.shape}")
+    # cuBLAS stores columns one after the other, so it sees each of our matrices transposed: outᵀ = bᵀ aᵀ.
+    handle, one, beta = xp.cuda.device.get_cublas_handle(), _numbers[1.0].ctypes.data, _numbers[float(add)].ctypes.data
+    sizes = (handle, b_flag, a_flag, m, n, k, one)
+    A, B, C = ((x.data.ptr, CUDA_R_32F, width) for x, width in ((a, a_width), (b, b_width), (out, out_width)))
+    if stack:
+        A, B, C = ((*X, x.strides[0] // 4) for X, x in ((A, a), (B, b), (C, out)))
+        cublas.gemmStridedBatchedEx(*sizes, *B, *A, beta, *C, stack[0], _compute_type, DEFAULT_ALGORITHM)
+    else:
+        cublas.gemmEx(*sizes, *B, *A, beta, *C, _compute_type, DEFAULT_ALGORITHM)
+    return out
+
+
+def _layout(x):
+    """(1 if the matrix is a transposed view else 0, elements from one row of what is stored to the next)."""
+    (n, m), (down, right) = x.shape[-2:], x.strides[-2:]
+    if right == 4 or m == 1:
+        return 0, max(down // 4 if n > 1 else m, m)
+    if down == 4 or n == 1:
+        return 1, max(right // 4, n)
+    raise ValueError(f"matrix product: neither of the last two axes is contiguous, strides {x.strides}")
