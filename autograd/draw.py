@@ -131,7 +131,7 @@ def gradient_text(gradient):
     if gradient is None:
         return NO_GRADIENT
     if getattr(gradient, "size", 1) == 1:
-        return f"grad {float(gradient):.4g}"
+        return f"grad {gradient.item() if hasattr(gradient, 'item') else gradient:.4g}"
     return f"grad rms {math.sqrt(float((gradient * gradient).mean())):.2g}"
 
 

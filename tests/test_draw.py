@@ -59,6 +59,13 @@ def test_the_gradients_shown_are_those_of_the_tape():
     assert gradients["x"] == f"grad rms {rms:.2g}" and gradients["y = multiply"] == f"grad rms {rms / 2:.2g}"
 
 
+def test_one_element_shows_its_gradient_whatever_its_shape():
+    x = Tensor([[3.0]], requires_grad=True)
+    graph = draw(loss := x * x, x=x)
+    loss.backward()
+    assert "grad 6" in words(graph) and "grad 1" in words(graph)
+
+
 def test_drawing_does_not_change_the_gradients():
     ids = np.random.default_rng(2).integers(0, 11, (2, 8))
     grads = []

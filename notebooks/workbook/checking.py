@@ -113,7 +113,30 @@ def _compute(exercise, function, case):
 
 def argument_names(function, case):
     names = list(inspect.signature(function).parameters)
-    return (names + [f"input {i}" for i in range(len(names), len(case))])[: len(case)]
+    return (names + ["g"] + [f"input {i}" for i in range(len(names) + 1, len(case))])[: len(case)]
+
+
+def with_pullback(*inputs):
+    """A `compute` for answers that return (result, pullback), or a tuple of pullbacks, one for each of these inputs.
+
+    The last argument of each case is the upstream gradient g.
+    """
+
+    def compute(function, *case):
+        *arguments, g = case
+        answer = function(*arguments)
+        if not (isinstance(answer, tuple) and len(answer) == 2):
+            raise Wrong("Return two things: the result, and its pullback (a function of the upstream gradient g).")
+        result, pullbacks = answer
+        pullbacks = (pullbacks,) if len(inputs) == 1 and not isinstance(pullbacks, tuple) else pullbacks
+        if not isinstance(pullbacks, tuple) or len(pullbacks) != len(inputs):
+            raise Wrong(f"The second thing returned must hold {len(inputs)} pullbacks in a tuple, for {', '.join(inputs)}.")
+        if not all(map(callable, pullbacks)):
+            raise Wrong("A pullback is a function: `lambda g: ...`. It cannot be a number, for g is only known later.")
+        gradients = {f"the gradient of {name}": pull(copy.deepcopy(g)) for name, pull in zip(inputs, pullbacks, strict=True)}
+        return {"the result": result, **gradients}
+
+    return compute
 
 
 def _check_form(exercise, case, yours, true):

@@ -1,0 +1,373 @@
+"""Notebook 2: a scalar engine, free of NumPy (but for what draws and compares)."""
+
+import itertools
+import math
+import sys
+
+from autograd.draw import Box, Graph, gradient_text
+from workbook.checking import Checks, Exercise, Wrong, with_pullback
+from workbook.pictures import BLUE, GOLD, RED, Picture, panels
+
+check = Checks()
+_order = itertools.count()
+
+
+class Value:
+    """As in the notebook."""
+
+    def __init__(self, data, parents=(), vjps=(), name="leaf"):
+        self.data, self.parents, self.vjps, self.name = data, parents, vjps, name
+        self.grad, self.order = None, next(_order)
+
+
+def op(rule):
+    def apply(*inputs):
+        out, vjps = rule(*(value.data for value in inputs))
+        return Value(out, inputs, vjps if isinstance(vjps, tuple) else (vjps,), rule.__name__)
+
+    return apply
+
+
+# --- the rules ----------------------------------------------------------------------------------------------------------
+
+
+def add(x, y):
+    return x + y, (lambda g: g, lambda g: g)
+
+
+def multiply(x, y):
+    return x * y, (lambda g: g * y, lambda g: g * x)
+
+
+def exp(x):
+    out = math.exp(x)
+    return out, lambda g: g * out
+
+
+def tanh(x):
+    out = math.tanh(x)
+    return out, lambda g: g * (1 - out * out)
+
+
+FORGOT_G = "It ignores the upstream gradient: what comes back is only the local slope. Multiply by g."
+TWO = [(2.0, 3.0, 0.7), (-1.5, 0.4, -2.1), (0.3, -0.8, 1.6)]
+ONE = [(0.5, 0.7), (-1.2, -2.1), (2.0, 1.6)]
+
+check.add(
+    "add",
+    Exercise(
+        add,
+        TWO,
+        {
+            FORGOT_G: lambda x, y: (x + y, (lambda g: 1.0, lambda g: 1.0)),
+            "Each input got its own value times g. That would be right if y were x²: the slope of x + y is 1, whatever x "
+            "is. A sum hands g on unchanged.": lambda x, y: (x + y, (lambda g: g * x, lambda g: g * y)),
+            "That is the rule for a product. A sum hands g on to both inputs, unchanged.": (
+                lambda x, y: (x + y, (lambda g: g * y, lambda g: g * x))
+            ),
+            "You share g out, half to each. But nudging x by 1 moves x + y by 1, not by a half.": (
+                lambda x, y: (x + y, (lambda g: g / 2, lambda g: g / 2))
+            ),
+        },
+        with_pullback("x", "y"),
+    ),
+)
+check.add(
+    "multiply",
+    Exercise(
+        multiply,
+        TWO,
+        {
+            FORGOT_G: lambda x, y: (x * y, (lambda g: y, lambda g: x)),
+            "The two are swapped. The slope with respect to x is y: nudge x by 1 and the product grows by y.": (
+                lambda x, y: (x * y, (lambda g: g * x, lambda g: g * y))
+            ),
+            "That is the rule for a sum. In a product each input's slope is the other input.": (
+                lambda x, y: (x * y, (lambda g: g, lambda g: g))
+            ),
+            "Both got the whole product. The slope with respect to x is y alone.": (
+                lambda x, y: (x * y, (lambda g: g * x * y, lambda g: g * x * y))
+            ),
+        },
+        with_pullback("x", "y"),
+    ),
+)
+check.add(
+    "exp",
+    Exercise(
+        exp,
+        ONE,
+        {
+            FORGOT_G: lambda x: (math.exp(x), lambda g: math.exp(x)),
+            "That is the rule for powers (x³ has the slope 3x²). In exp the x stands in the exponent, and the slope of exp "
+            "is exp itself.": lambda x: (math.exp(x), lambda g: g * x * math.exp(x - 1)),
+            "You multiplied by x. The slope of exp is exp itself: multiply by the result.": (
+                lambda x: (math.exp(x), lambda g: g * x)
+            ),
+            "exp is applied to g. The upstream gradient only ever gets multiplied.": (
+                lambda x: (math.exp(x), lambda g: math.exp(g))
+            ),
+        },
+        with_pullback("x"),
+    ),
+)
+check.add(
+    "tanh",
+    Exercise(
+        tanh,
+        ONE,
+        {
+            FORGOT_G: lambda x: (math.tanh(x), lambda g: 1 - math.tanh(x) ** 2),
+            "The square is missing: it is 1 - out², not 1 - out.": lambda x: (math.tanh(x), lambda g: g * (1 - math.tanh(x))),
+            "It is 1 - out², with the result, not 1 - x².": lambda x: (math.tanh(x), lambda g: g * (1 - x * x)),
+            "That is the rule for the sigmoid, out (1 - out). For tanh it is 1 - out².": (
+                lambda x: (math.tanh(x), lambda g: g * math.tanh(x) * (1 - math.tanh(x)))
+            ),
+        },
+        with_pullback("x"),
+    ),
+)
+
+
+# --- topological order ----------------------------------------------------------------------------------------------------
+
+
+def topological_order(root):
+    seen, stack = {root}, [root]
+    while stack:
+        for parent in stack.pop().parents:
+            if parent not in seen:
+                seen.add(parent)
+                stack.append(parent)
+    return sorted(seen, key=lambda value: -value.order)
+
+
+def expression():
+    """A graph with a value that is used by an early and by a late operation."""
+    a, b = Value(2.0), Value(-3.0)
+    c = op(multiply)(a, b)
+    d = op(add)(c, a)
+    e = op(multiply)(d, c)
+    return op(add)(op(tanh)(e), c)
+
+
+def chain(length):
+    value = one = Value(1.0)
+    for _ in range(length):
+        value = op(add)(value, one)
+    return value
+
+
+def _inspect_order(answer):
+    for root in (op(multiply)(Value(2.0), Value(3.0)), expression()):
+        order = answer(root)
+        if order is None:
+            raise Wrong("It returns None: return the list.")
+        order, everything = list(order), topological_order(root)
+        if len(order) != len(set(order)):
+            raise Wrong("Some value comes more than once, because two paths lead to it. Remember (in a set) which you have seen.")
+        if root not in order:
+            raise Wrong("The root itself is missing: its gradient has to be handed on first.")
+        if len(order) < len(everything):
+            raise Wrong(f"{len(everything) - len(order)} values are missing: follow all parents of every value, not only some.")
+        place = {value: i for i, value in enumerate(order)}
+        wrong = [(value, p) for value in order for p in value.parents if place[p] < place[value]]
+        if len(wrong) == sum(len(set(v.parents)) for v in order) or order[-1] is root:
+            raise Wrong("This is the forward order: inputs before their users. Backward needs the reverse, the root first.")
+        if wrong:
+            user, value = wrong[0]
+            raise Wrong(
+                f"A {value.name} comes before a {user.name} that uses it. Its gradient would be handed on before it is "
+                "complete. It does not help to visit values in the order in which you meet them: one value can be met "
+                "early by a short path, and late by a long one. `value.order` knows when each was made."
+            )
+    try:
+        answer(chain(3 * sys.getrecursionlimit()))
+    except RecursionError:
+        raise Wrong(
+            "The order is right, but it recurses, and Python stops at about 1,000 nested calls. A GPT's graph is deeper. "
+            "Keep a list of what is still to be visited instead."
+        ) from None
+
+
+check.add("topological_order", Exercise(topological_order, inspect=_inspect_order))
+
+
+# --- backward ---------------------------------------------------------------------------------------------------------------
+
+
+def backward(root):
+    order = topological_order(root)
+    for value in order:
+        if value.parents or value.grad is None:
+            value.grad = 0.0
+    root.grad += 1.0
+    for value in order:
+        for parent, vjp in zip(value.parents, value.vjps, strict=True):
+            parent.grad += vjp(value.grad)
+
+
+def _variant(overwrite=False, seed=1.0, stale=False, forget=False, flip=False, local=False):
+    """backward with one thing wrong."""
+
+    def backward(root):
+        order = topological_order(root)
+        for value in order:
+            if forget or value.grad is None or (value.parents and not stale):
+                value.grad = 0.0
+        root.grad = seed
+        for value in order[::-1] if flip else order:
+            for parent, vjp in zip(value.parents, value.vjps, strict=True):
+                contribution = vjp(1.0 if local else value.grad)
+                parent.grad = contribution if overwrite else parent.grad + contribution
+
+    return backward
+
+
+def _path_by_path(root):
+    """Hands on a gradient each time that something is added to it, though it is not complete yet."""
+    for value in topological_order(root):
+        if value.parents or value.grad is None:
+            value.grad = 0.0
+    root.grad = 1.0
+    stack = [root]
+    while stack:
+        value = stack.pop()
+        for parent, vjp in zip(value.parents, value.vjps, strict=True):
+            parent.grad += vjp(value.grad)
+            stack.append(parent)
+
+
+def _gradients(answer, graph):
+    root, times = graph()
+    values = sorted(topological_order(root), key=lambda value: value.order)
+    for _ in range(times):
+        answer(root)
+    if all(value.grad is None for value in values):
+        raise Wrong("No value has a gradient afterwards. Write it into `value.grad`, the root's first.")
+    return {"the gradients": [math.nan if value.grad is None else value.grad for value in values]}
+
+
+def simple():
+    a, b = Value(2.0), Value(-3.0)
+    return op(tanh)(op(multiply)(a, b)), 1
+
+
+def used_twice():
+    b = op(add)(a := Value(2.0), a)
+    return op(add)(b, b), 1
+
+
+def tangled():
+    return expression(), 1
+
+
+def two_passes():
+    a, b = Value(0.5), Value(-0.25)
+    return op(multiply)(op(add)(a, b), op(exp)(a)), 2
+
+
+def bare_leaf():
+    return Value(3.0), 1
+
+
+check.add(
+    "backward",
+    Exercise(
+        backward,
+        [(simple,), (used_twice,), (tangled,), (two_passes,), (bare_leaf,)],
+        {
+            "You overwrote the gradient where a value is used twice. Both uses move the result, so their contributions add "
+            "up: `+=`, not `=`.": _variant(overwrite=True),
+            "The root's own gradient is missing. Everything starts from d root / d root = 1.": _variant(seed=0.0),
+            "This walks from the leaves to the root. A value can hand its gradient on only when it is complete: root "
+            "first.": _variant(flip=True),
+            "A second backward() goes wrong: values in the middle still held the gradients of the first pass, and handed "
+            "them on again. Set those to 0 first; only leaves add up over passes.": _variant(stale=True),
+            "A second backward() forgets the first. Gradients of leaves must add up over passes (that is how a batch is "
+            "done in parts); only those in the middle start from 0.": _variant(forget=True),
+            "Each pullback was given 1 instead of the gradient that has arrived at its value. The chain rule multiplies along "
+            "the way: `vjp(value.grad)`.": _variant(local=True),
+            "Gradients are handed on before they are complete, and then again: where paths meet, this counts some of them "
+            "twice. Walk in topological order, each value once.": _path_by_path,
+        },
+        _gradients,
+    ),
+)
+
+
+# --- pictures -----------------------------------------------------------------------------------------------------------------
+
+
+def graph(root, highlight=None, **names):
+    """The Values below root as a Graph, for any class with data, grad, parents and name."""
+    names = {id(value): name for name, value in names.items()}
+    boxes = {}
+    for value in sorted(topological_order(root), key=lambda value: value.order):
+        label = " = ".join(filter(None, [names.get(id(value)), value.name if value.parents else None])) or "leaf"
+        boxes[value] = Box(
+            [label, f"{value.data:.4g}"],
+            [(boxes[parent], "") for parent in value.parents],
+            gradient=lambda value=value: gradient_text(value.grad),
+            is_leaf=not value.parents,
+            highlight=value is highlight,
+        )
+    return Graph(list(boxes.values()))
+
+
+def steps(root, **names):
+    """Backward as a strip of pictures, one for each value whose turn it is: `Graph`-like, shown as SVG."""
+    order = [value for value in topological_order(root) if value.parents]
+    for value in topological_order(root):
+        value.grad = None
+    root.grad = 1.0
+    frames = [("The start: the output's own slope is 1.", graph(root, root, **names)._repr_svg_())]
+    for value in order:
+        for parent, vjp in zip(value.parents, value.vjps, strict=True):
+            parent.grad = (parent.grad or 0.0) + vjp(value.grad)
+        label = next((name for name, v in names.items() if v is value), value.name)
+        frames.append((f"{label} hands on its gradient.", graph(root, value, **names)._repr_svg_()))
+    return Strip(frames)
+
+
+class Strip:
+    """SVG pictures below each other with a line of text above each."""
+
+    def __init__(self, frames):
+        self.frames = frames
+
+    def _repr_svg_(self):
+        sizes = [_size_of(svg) for _, svg in self.frames]
+        width, y, parts = max(w for w, _ in sizes), 0, []
+        for i, ((caption, svg), (_, height)) in enumerate(zip(self.frames, sizes, strict=True)):
+            parts.append(f'<text x="16" y="{y + 20}" font-weight="bold">{i}. {caption}</text>')
+            parts.append(svg.replace("<svg ", f'<svg y="{y + 24}" ', 1))
+            y += height + 30
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{y}" viewBox="0 0 {width} {y}" '
+            f'font-family="sans-serif" font-size="13"><rect width="{width}" height="{y}" fill="white"/>{"".join(parts)}</svg>'
+        )
+
+    def __repr__(self):
+        return "\n".join(f"{i}. {caption}" for i, (caption, _) in enumerate(self.frames))
+
+
+def _size_of(svg):
+    width, height = svg.split('viewBox="0 0 ')[1].split('"')[0].split()
+    return int(width), int(height)
+
+
+def plot_training(losses, points, predict):
+    """Loss curves by name, and what the network says at every place of the plane."""
+    figure, (left, right) = panels(2, width=8.5, height=3.4)
+    for (name, curve), color in zip(losses.items(), (BLUE, GOLD, RED), strict=False):
+        left.plot(curve, color=color, label=name)
+    left.set(xlabel="step", ylabel="loss", yscale="log")
+    left.legend()
+    grid = [i / 12 - 1.5 for i in range(37)]
+    image = [[predict(x, y) for x in grid] for y in grid]
+    right.imshow(image, origin="lower", extent=(-1.5, 1.5, -1.5, 1.5), cmap="RdBu_r", vmin=-1, vmax=1)
+    for x, y, label in points:
+        right.plot(x, y, "o", color=RED if label > 0 else BLUE, mec="white")
+    right.set(title="what the network says", xticks=[], yticks=[])
+    return Picture(figure, "loss and decision of a small network")
