@@ -131,7 +131,7 @@ def _give_operators():
     for name in "add sub mul truediv pow matmul and or xor eq ne lt le gt ge".split():
         for prefix in ("", "r", "i"):
             method = f"__{prefix}{name}__"
-            if not hasattr(np.ndarray, method):
+            if not hasattr(np.ndarray, method) or method == "__imatmul__":  # CuPy has no a @= b
                 continue
 
             def apply(self, other, method=method, in_place=prefix == "i"):

@@ -1,0 +1,172 @@
+"""The real CuPy without a GPU (see dryrun.py): `pytest -m dryrun tests/test_dryrun.py`, a process of its own."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autograd import AdamW, Stream, Tensor, clip_grad_norm
+from tests import dryrun, strict_cupy
+from tests.opcases import CASES
+from tinygpt import checkpoint
+from tinygpt.config import resolve
+from tinygpt.generate import generate
+from tinygpt.model import GPT
+from tinygpt.parallel import Workers
+from tinygpt.tokenizer import CharTokenizer
+
+pytestmark = pytest.mark.dryrun
+ROOT = Path(__file__).parent.parent
+LAUNCHES = {"reference": 1_900, "gpt2": 2_060}  # kernels and products that a training step may ask for
+
+
+class LeaveAtOnce:
+    """Ends the process when pytest is done: CuPy goes on calling the pretended driver while Python is taken apart."""
+
+    def pytest_sessionfinish(self, exitstatus):
+        self.status = int(exitstatus)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_unconfigure(self):
+        sys.stdout.flush()
+        os._exit(self.status)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cupy(request):
+    if importlib.util.find_spec("cupy") is None:
+        pytest.skip("no CuPy: pip install -e '.[test,dryrun]'")
+    if "dryrun" not in request.config.getoption("markexpr"):
+        pytest.skip("needs a process of its own: pytest -m dryrun tests/test_dryrun.py")
+    request.config.pluginmanager.register(LeaveAtOnce())
+    return dryrun.install()
+
+
+class Training:
+    """A run of the preset `shakespeare` on random tokens."""
+
+    def __init__(self, **settings):
+        config = resolve({"preset": "shakespeare"} | settings)
+        self.tokenizer = CharTokenizer("".join(map(chr, range(32, 97))))
+        self.model = GPT(config.model_config(self.tokenizer.vocab_size), config.seed).to("cuda")
+        self.optimizer = AdamW(self.model.parameter_groups(config.weight_decay, config.decay_vectors), lr=config.learning_rate)
+        self.workers = Workers(self.model, self.optimizer, threads=1, micro_batch=config.batch_size)
+        ids = np.random.default_rng(0).integers(65, size=(config.batch_size, config.block_size + 1))
+        self.batch = ids[:, :-1], ids[:, 1:]
+
+    def step(self, number):
+        loss = self.workers.loss_and_gradients(*self.batch, Stream(1, step=number))
+        clip_grad_norm(self.model.parameters(), 1.0)
+        self.optimizer.step(self.workers.run)
+        return loss
+
+
+@pytest.fixture(scope="module", params=["reference", "gpt2"])
+def training(request, cupy):
+    training = Training(architecture=request.param)
+    training.name = request.param
+    training.first = training.step(0)
+    return training
+
+
+def count(events, *kinds):
+    return sum(event.kind in kinds for event in events)
+
+
+def test_what_the_pretended_gpu_notices(cupy):
+    x = cupy.ones((2, 2), np.float32)
+    with dryrun.recording() as events:
+        bool(x.sum() > 0)
+        cupy.asarray(x @ (x + 1))
+    assert [e.name for e in events if e.kind == "wait"] == ["streamSynchronize"]
+    assert count(events, "product") == 1 and dryrun.Event("copy", "device to host") in events
+    assert dryrun.Event("launch", "cupy_add__float32_float_float32") in events
+    with pytest.raises(TypeError):
+        x + np.ones(2)
+    with pytest.raises(cupy.cuda.compiler.CompileException, match="unknown"):
+        cupy.RawModule(code='extern "C" __global__ void f(float *x) { x[0] = unknown; }').get_function("f")
+
+
+def test_a_training_step(training, capsys):
+    """No wait, no copy to the host, no memory from the driver once the first step is over; and few launches."""
+    with dryrun.recording() as events:
+        loss = training.step(1)
+    assert loss.shape == () and loss.dtype == np.float32
+    launches = count(events, "launch", "product")
+    with capsys.disabled():
+        print(f"\n{training.name}: {launches} launches in a training step\n{dryrun.table(events)}")
+    assert launches <= LAUNCHES[training.name]
+    assert not [e for e in events if e.kind in ("wait", "allocation") or e.name == "device to host"]
+
+
+def test_evaluation(training):
+    with dryrun.recording() as events:
+        loss = training.workers.loss(*training.batch)
+    assert loss.shape == () and not count(events, "wait")
+    with dryrun.recording() as events:
+        float(loss)
+    assert count(events, "wait") == 1
+
+
+def test_sampling(training):
+    """A wait per token, for its logits."""
+    with dryrun.recording() as events:
+        assert len(list(generate(training.model, [1, 2, 3], 5, temperature=0))) == 5
+    assert count(events, "wait") == 5
+
+
+def test_a_checkpoint(training, tmp_path):
+    """What is saved from the device comes back, to the device and to the host."""
+    state = dict(step=1, training_seconds=0.0, best={}, corpus="", data_sha256="", machine="", settings={})
+    checkpoint.save(tmp_path, training.model, training.optimizer, training.tokenizer, state)
+    other = Training(architecture=training.name)
+    saved = checkpoint.load(tmp_path)
+    saved.restore(other.model, other.optimizer)
+    assert other.optimizer.steps == training.optimizer.steps > 0
+    for a, b, c in zip(*(model.parameters() for model in (training.model, other.model, saved.model())), strict=True):
+        assert (a.device, b.device, c.device) == ("cuda:0", "cuda:0", "cpu")
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+        np.testing.assert_array_equal(a.numpy(), c.numpy())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_each_operation(cupy, name):
+    """Forward and backward give arrays of the right shape and dtype, on the device, without an error."""
+    function, inputs = CASES[name]()
+    moved = [Tensor(cupy.asarray(x.data), requires_grad=True) for x in inputs]
+    expected, output = function(*inputs), function(*moved)
+    assert (output.device, output.shape, output.dtype) == ("cuda:0", expected.shape, expected.dtype)
+    output.backward(cupy.ones(output.shape))
+    assert all(x.grad.shape == x.shape for x in moved)
+
+
+def test_the_stand_in_offers_nothing_that_cupy_lacks(cupy):
+    def missing(names, owner):
+        return [name for name in names if not hasattr(owner, name)]
+
+    stand_in = strict_cupy.module()
+    assert not missing((name for name in vars(stand_in) if not name.startswith("__")), cupy)
+    assert not missing(vars(stand_in.cuda), cupy.cuda)
+    own = {"_refuse", "__getattr__", "__dict__", "__weakref__"}
+    assert not missing({*strict_cupy.METHODS, *strict_cupy.ATTRIBUTES, *vars(strict_cupy.ndarray)} - own, cupy.ndarray)
+
+
+def call(*command):
+    return subprocess.run([sys.executable, "-m", "tests.dryrun", *command], cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+def test_train_py(text_file, tmp_path):
+    """The command as users give it, and its continuation."""
+    first = ["--device", "cuda", "--preset", "smoke", "--max-steps", "20", "--stop-after", "10", "--data", text_file]
+    for arguments in (
+        [*first, "--out", tmp_path / "run"],
+        ["--device", "cuda", "--resume", tmp_path / "run", "--stop-after", "0"],
+    ):
+        result = call("train.py", *arguments)
+        assert result.returncode == 0, result.stderr
+        assert "preset smoke on cuda" in result.stdout
+    assert "20 steps in" in result.stdout
