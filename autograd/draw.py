@@ -13,7 +13,8 @@ from autograd.backend import to_numpy
 from autograd.tensor import Tensor
 
 NO_GRADIENT = "no gradient yet"
-LINE, LETTER, GAP, LAYER_GAP = 16, 7.2, 18, 58  # pixels: a line, a letter, between boxes, between layers
+LINE, LETTER, GAP = 16, 7.2, 18  # pixels: a line of text, a letter, the space between boxes
+LAYER_GAP = {"right": 84, "down": 58}  # between layers; the texts on the edges stand there
 WIDEST = 1000  # pixels: a graph that is longer from left to right is drawn from top to bottom
 SWEEPS = 8  # of the layout, up and down the layers
 
@@ -142,7 +143,7 @@ def to_svg(boxes):
     """The SVG text of boxes that are listed with inputs before their users."""
     layers, chains = _layers(boxes)
     depth_of = lambda right: [max(_extent(item, right)[0] for item in layer) for layer in layers]
-    right = sum(depth_of(True)) + LAYER_GAP * len(layers) <= WIDEST
+    right = sum(depth_of(True)) + LAYER_GAP["right"] * len(layers) <= WIDEST
     centers, size = _place(layers, chains, depth_of(right), right)
     body = [_edge([centers[item] for item in chain], chain[-1].size(), right, label) for chain, label in chains]
     body += [_box(box, *centers[box]) for box in boxes]
@@ -200,13 +201,13 @@ def _place(layers, chains, depths, right):
             _spread(layer, across, wanted, right)
     low = min(across[item] - _extent(item, right)[1] / 2 for item in across) - GAP
     high = max(across[item] + _extent(item, right)[1] / 2 for item in across) + GAP
-    centers, along = {}, GAP
+    centers, along, gap = {}, GAP, LAYER_GAP["right" if right else "down"]
     for layer, depth in zip(layers, depths, strict=True):
         for item in layer:
             point = (along + depth / 2, across[item] - low)
             centers[item] = point if right else point[::-1]
-        along += depth + LAYER_GAP
-    size = (along - LAYER_GAP + GAP, high - low)
+        along += depth + gap
+    size = (along - gap + GAP, high - low)
     return centers, size if right else size[::-1]
 
 

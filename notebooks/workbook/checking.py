@@ -74,21 +74,33 @@ def judge(exercise, answer):
     """The Verdict on an answer."""
     if is_unsolved(answer):
         return Verdict("open")
-    try:
-        with np.errstate(all="ignore"):
-            results = [_compute(exercise, answer, case) for case in exercise.cases]
-            truths = [_compute(exercise, exercise.reference, case) for case in exercise.cases]
-            for case, yours, true in zip(exercise.cases, results, truths, strict=True):
-                _check_form(exercise, case, yours, true)
-            failed = [i for i in range(len(truths)) if not _agree(results[i], truths[i], exercise.tolerance)]
-            if failed:
-                return _wrong(exercise, results, truths, failed)
-        exercise.inspect(answer)
-    except Wrong as error:
-        return Verdict("wrong", str(error))
-    except Exception as error:
-        return Verdict("wrong", _crash(answer, error))
-    return Verdict("right")
+    with np.errstate(all="ignore"):
+        truths = [_compute(exercise, exercise.reference, case) for case in exercise.cases]
+        results = []
+        try:
+            for case in exercise.cases:
+                results.append(_compute(exercise, answer, case))
+            return _compare(exercise, results, truths) or exercise.inspect(answer) or Verdict("right")
+        except Exception as error:
+            if isinstance(error, Wrong):
+                diagnosis = str(error)
+            else:
+                diagnosis = _known(exercise, results, error) or _crash(answer, error)
+            earlier = _compare(exercise, results, truths)  # numbers that are wrong say more than a crash later on
+            return earlier or Verdict("wrong", diagnosis)
+
+
+def _compare(exercise, results, truths):
+    """The Verdict on wrong results, or None if there are none (among those that there are)."""
+    failed = [i for i, yours in enumerate(results) if not _agree(yours, truths[i], exercise.tolerance)]
+    if not failed:
+        return None
+    known = _known(exercise, results)
+    case, yours, true = exercise.cases[failed[0]], results[failed[0]], truths[failed[0]]
+    ill_formed = _form_fault(exercise, case, yours, true)
+    if ill_formed:
+        return Verdict("wrong", known or ill_formed)
+    return _wrong(exercise, results, truths, failed, known)
 
 
 def is_unsolved(answer):
@@ -139,22 +151,30 @@ def with_pullback(*inputs):
     return compute
 
 
-def _check_form(exercise, case, yours, true):
+def _form_fault(exercise, case, yours, true):
+    """What is wrong with the shape or the kind of a result, or None."""
     for name, value in yours.items():
         if value.shape != true[name].shape:
             hint = " It looks transposed." if value.ndim > 1 and value.shape == true[name].shape[::-1] else ""
-            raise Wrong(
+            return (
                 f"{name} has the shape {value.shape}, but should have {true[name].shape} "
                 f"({describe(exercise.reference, case)}).{hint}"
             )
-        if value.dtype == object or value.dtype.kind not in "biufc":
-            raise Wrong(f"{name} should hold numbers, but holds {value.dtype}.")
+        if value.dtype.kind not in "biufc":
+            return f"{name} should hold numbers, but holds {value.dtype}."
         if true[name].dtype == np.float64 and value.dtype == np.float32:
-            raise Wrong(f"{name} is float32, although the inputs are float64: half of the digits are lost on the way.")
+            return f"{name} is float32, although the inputs are float64: half of the digits are lost on the way."
+    return None
 
 
 def _agree(yours, true, tolerance):
-    return all(_close(yours[name], true[name], tolerance).all() for name in true)
+    return all(_same(yours[name], true[name], tolerance) for name in true)
+
+
+def _same(yours, true, tolerance):
+    if yours.shape != true.shape or yours.dtype.kind not in "biufc" or (yours.dtype == np.float32) != (true.dtype == np.float32):
+        return False
+    return bool(_close(yours, true, tolerance).all())
 
 
 def _close(yours, true, tolerance):
@@ -162,12 +182,11 @@ def _close(yours, true, tolerance):
     return (np.abs(yours - true) <= tolerance * scale) | (yours == true) | (np.isnan(yours) & np.isnan(true))
 
 
-def _wrong(exercise, results, truths, failed):
-    diagnosis = next((text for text, mistake in exercise.mistakes.items() if _is(mistake, exercise, results)), None)
+def _wrong(exercise, results, truths, failed, known):
     first = failed[0]
     name = next(n for n in truths[first] if not _agree({n: results[first][n]}, {n: truths[first][n]}, exercise.tolerance))
     yours, true = results[first][name], truths[first][name]
-    diagnosis = diagnosis or describe_difference(name, yours, true)
+    diagnosis = known or describe_difference(name, yours, true)
     if len(failed) < len(truths) and diagnosis.startswith("No typical"):
         right = next(i for i in range(len(truths)) if i not in failed)
         diagnosis += (
@@ -180,15 +199,22 @@ def _wrong(exercise, results, truths, failed):
     return Verdict("wrong", diagnosis, f"{worst}   (with {describe(exercise.reference, exercise.cases[first])})", yours, true)
 
 
-def _is(mistake, exercise, results):
-    """Does this mistake compute what the answer computes, on every case?"""
+def _known(exercise, results, error=None):
+    """The diagnosis of the first typical mistake that does what the answer did, or None."""
+    return next((text for text, mistake in exercise.mistakes.items() if _is(mistake, exercise, results, error)), None)
+
+
+def _is(mistake, exercise, results, error):
+    """Does this mistake compute the same results, and then, if the answer stopped with an error, stop at the same case?"""
     try:
-        for case, yours in zip(exercise.cases, results, strict=True):
+        for case, yours in zip(exercise.cases, results, strict=False):
             if not _agree(yours, _compute(exercise, mistake, case), exercise.tolerance):
                 return False
-    except Exception:
-        return False
-    return True
+        if error:
+            _compute(exercise, mistake, exercise.cases[len(results)])
+        return not error
+    except Exception as other:
+        return type(other) is type(error)
 
 
 def _worst_index(yours, true):
