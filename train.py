@@ -14,7 +14,7 @@ from autograd import AdamW, Stream, constant, warmup_cosine
 from autograd.cuda.products import set_precision
 from tinygpt import anomaly, checkpoint, cli, data, estimate, parallel, resume
 from tinygpt.config import UserError, to_toml
-from tinygpt.generate import generate
+from tinygpt.generate import generate, prompt_ids
 from tinygpt.interrupt import Interrupt
 from tinygpt.model import GPT
 from tinygpt.run import Run
@@ -94,8 +94,7 @@ def main(argv=None):
         run.log("evaluation", step, **values, training_seconds=training_seconds)
         run.plot_losses()
         if config.sample_tokens:
-            start = list(cli.prompt_ids(tokenizer, ""))
-            sample = generate(model, start, config.sample_tokens, temperature=0.8, seed=config.seed)
+            sample = generate(model, prompt_ids(tokenizer, ""), config.sample_tokens, temperature=0.8, seed=config.seed)
             run.save_sample(step, tokenizer.decode(list(sample)))
 
     def save(step):

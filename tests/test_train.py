@@ -63,18 +63,6 @@ def test_what_it_leaves_behind(run):
     assert "max_steps = 150" in printed and f"model: {count:,} parameters" in printed
 
 
-def test_sampling_from_the_run(run):
-    folder, _ = run
-    first = call("-m", "tinygpt", "sample", folder, "--prompt", "The ", "--tokens", "30")
-    assert first.returncode == 0 and first.stdout.startswith("The ") and len(first.stdout) == 4 + 30 + 1
-    assert call("-m", "tinygpt", "sample", folder, "--prompt", "The ", "--tokens", "30").stdout == first.stdout
-    other = call("-m", "tinygpt", "sample", folder, "--prompt", "The ", "--tokens", "30", "--seed", "2")
-    assert other.stdout != first.stdout
-    halved = call("-m", "tinygpt", "sample", folder, "--tokens", "60", "--when-full", "halve")
-    assert halved.returncode == 0 and len(halved.stdout) == 61
-    assert call("-m", "tinygpt", "sample", folder / "ckpt" / "step_000150", "--tokens", "5").returncode == 0
-
-
 def test_the_saved_model_is_the_trained_one(run, text_file):
     """The checkpoint's loss on the validation batches is the loss that was printed last."""
     from autograd import Stream, no_grad
@@ -202,33 +190,6 @@ def test_cuda_without_cupy_says_what_to_install(text_file, tmp_path):
         pass
     result = train("--data", text_file, "--device", "cuda", cwd=tmp_path)
     assert result.returncode == 2 and "pip install -e '.[cuda12]'" in result.stderr
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--prompt", "Thé"], "character 'é' at position 2 is not in this model's vocabulary"),
-        (["--temperature", "-1"], "--temperature is -1.0; it must be at least 0"),
-        (["--when-full", "never"], "argument --when-full: invalid choice: 'never'"),
-        (["--tokens", "0"], "--tokens is 0; it must be more than 0"),
-        (["--tokns", "5"], "unknown flag --tokns; did you mean '--tokens'?"),
-    ],
-)
-def test_faults_of_sampling(run, arguments, message):
-    result = call("-m", "tinygpt", "sample", run[0], *arguments)
-    assert result.returncode == 2 and message in result.stderr and result.stderr.count("\n") == 1
-
-
-def test_sampling_notices(run):
-    result = call("-m", "tinygpt", "sample", run[0], "--prompt", "the fox " * 9, "--tokens", "3", "--top-k", "999")
-    assert result.returncode == 0
-    assert "only the last 32 of 72 prompt tokens fit" in result.stderr and "more than the vocabulary" in result.stderr
-
-
-def test_sampling_without_a_run(tmp_path):
-    result = call("-m", "tinygpt", "sample", tmp_path / "nothing")
-    assert result.returncode == 2 and "has no checkpoint" in result.stderr
-    assert "did you mean 'sample'" in call("-m", "tinygpt", "sampel").stderr
 
 
 def test_help_names_every_setting():

@@ -1,3 +1,4 @@
-from tinygpt.cli import exit_with_code, main
+from tinygpt.cli import exit_with_code
+from tinygpt.commands import main
 
 exit_with_code(main)

@@ -55,78 +55,18 @@ def train_config(argv):
         resume.check_place(start.saved, start.force)
         config = resume.settings(start.saved, settings, start.force)
         settings["device"] = config.device
-    try:
-        device, why = choose_device(settings.get("device", "auto"))
-    except (ValueError, RuntimeError) as error:
-        raise UserError(str(error)) from None
+    device, why = device_for(settings.get("device", "auto"))
     if not path:
         config = resolve(settings, default_preset="laptop" if device == "cpu" else "shakespeare")
     return config, start, device, why
 
 
-def sample(argv):
-    """`python -m tinygpt sample RUN`"""
-    from tinygpt.generate import WHEN_FULL, generate
-
-    parser = Parser(prog="python -m tinygpt sample", description="Sample text from a trained run.", allow_abbrev=False)
-    parser.add_argument("run", help="the folder of a run, or of one of its checkpoints")
-    parser.add_argument("--prompt", default="", help="text to continue (default: a line break)")
-    parser.add_argument("--tokens", type=int, default=500, help="how many tokens to write (default: 500)")
-    parser.add_argument("--temperature", type=float, default=0.8, help="below 1 bolder, 0 greedy (default: 0.8)")
-    parser.add_argument("--top-k", type=int, default=0, help="choose among the k most likely only (default: 0, all)")
-    parser.add_argument("--seed", type=int, default=1337, help="names the choices made (default: 1337)")
-    parser.add_argument(
-        "--when-full",
-        choices=WHEN_FULL,
-        default="exact",
-        help="once the context is full: recompute it for every token, or halve it and go on with the cache (default: exact)",
-    )
-    args = parser.parse_args(argv)
-    for name, ok, wanted in (
-        ("temperature", args.temperature >= 0, "at least 0"),
-        ("tokens", args.tokens > 0, "more than 0"),
-        ("top-k", args.top_k >= 0, "at least 0"),
-    ):
-        if not ok:
-            raise UserError(f"--{name} is {getattr(args, name.replace('-', '_'))}; it must be {wanted}")
-    model, tokenizer, _ = checkpoint.load_for_sampling(args.run)
-    if args.top_k > tokenizer.vocab_size:
-        print(
-            f"note: --top-k {args.top_k} is more than the vocabulary of {tokenizer.vocab_size}: all are used",
-            file=sys.stderr,
-        )
-    ids = prompt_ids(tokenizer, args.prompt)
-    if len(ids) > model.config.block_size:
-        print(
-            f"note: only the last {model.config.block_size} of {len(ids)} prompt tokens fit the context",
-            file=sys.stderr,
-        )
-    print(args.prompt, end="", flush=True)
-    for token in generate(model, ids, args.tokens, args.temperature, args.top_k, args.seed, args.when_full):
-        print(tokenizer.decode([token]), end="", flush=True)
-    print()
-
-
-def prompt_ids(tokenizer, prompt):
-    """The ids of a prompt. An empty one starts with a line break, or the first token if the vocabulary has none."""
-    if prompt:
-        return tokenizer.encode(prompt)
+def device_for(wanted):
+    """(device, why) for "auto", "cpu", "cuda" or "cuda:N". UserError if it cannot be used."""
     try:
-        return tokenizer.encode("\n")
-    except UserError:
-        return [0]
-
-
-def main(argv=None):
-    """`python -m tinygpt COMMAND ...`"""
-    argv = sys.argv[1:] if argv is None else argv
-    commands = {"sample": sample}
-    if not argv or argv[0] in ("-h", "--help"):
-        print("usage: python -m tinygpt sample RUN [options]; --help after a command lists its options")
-        return
-    if argv[0] not in commands:
-        raise UserError(f"unknown command {argv[0]!r}; {nearest(argv[0], commands)}")
-    commands[argv[0]](argv[1:])
+        return choose_device(wanted)
+    except (ValueError, RuntimeError) as error:
+        raise UserError(str(error)) from None
 
 
 def exit_with_code(function):

@@ -47,14 +47,19 @@ def default_text(say=print):
         return load_text("python")
 
 
-def _decode(raw, source):
+def decode(raw, source):
+    """The text of UTF-8 bytes, without a byte order mark and with LF for CRLF. UserError names the first wrong byte."""
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{source} is not UTF-8 text: byte {error.start} is {raw[error.start]:#04x}; convert it first") from None
-    if not text:
-        raise UserError(f"{source} is empty; give a file with text")
     return text.replace("\r\n", "\n")
+
+
+def _decode(raw, source):
+    if not raw.removeprefix(b"\xef\xbb\xbf"):
+        raise UserError(f"{source} is empty; give a file with text")
+    return decode(raw, source)
 
 
 def _shakespeare():
