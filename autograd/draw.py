@@ -13,9 +13,9 @@ from autograd.backend import to_numpy
 from autograd.tensor import Tensor
 
 NO_GRADIENT = "no gradient yet"
-LINE, LETTER, GAP = 16, 7.2, 18  # pixels: a line of text, a letter, the space between boxes
-LAYER_GAP = {"right": 84, "down": 58}  # between layers; the texts on the edges stand there
-WIDEST = 1000  # pixels: a graph that is longer from left to right is drawn from top to bottom
+LINE, LETTER, GAP = 16, 6.5, 18  # pixels: a line of text, a letter (a bold one is wider), the space between boxes
+LAYER_GAP = {"right": 64, "down": 58}  # between layers; the texts on the edges stand there
+WIDEST = 860  # pixels: a graph that is longer from left to right is drawn from top to bottom
 SWEEPS = 8  # of the layout, up and down the layers
 
 
@@ -38,7 +38,7 @@ class Box:
     def size(self):
         """Width and height, with room for any later gradient, so that nothing moves."""
         lines = [*self.lines, NO_GRADIENT] if self.gradient else self.lines
-        return LETTER * max(map(len, lines)) + 16, LINE * len(lines) + 10
+        return LETTER * max(1.1 * len(lines[0]), *map(len, lines)) + 16, LINE * len(lines) + 10
 
 
 class Graph:
@@ -143,7 +143,7 @@ def to_svg(boxes):
     """The SVG text of boxes that are listed with inputs before their users."""
     layers, chains = _layers(boxes)
     depth_of = lambda right: [max(_extent(item, right)[0] for item in layer) for layer in layers]
-    right = sum(depth_of(True)) + LAYER_GAP["right"] * len(layers) <= WIDEST
+    right = sum(depth_of(True)) + LAYER_GAP["right"] * (len(layers) - 1) <= WIDEST
     centers, size = _place(layers, chains, depth_of(right), right)
     body = [_edge([centers[item] for item in chain], chain[-1].size(), right, label) for chain, label in chains]
     body += [_box(box, *centers[box]) for box in boxes]

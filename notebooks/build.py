@@ -29,7 +29,7 @@ from nbformat.v4 import new_notebook
 HERE = Path(__file__).resolve().parent
 BEGIN, END = "# BEGIN SOLUTION", "# END SOLUTION"
 TIME_LIMIT = 360  # seconds for all learners' notebooks together
-WIDEST_LINE = 100  # characters of code that fit on a page
+WIDEST_LINE = 104  # characters of code that fit on a page
 ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 

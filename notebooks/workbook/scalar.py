@@ -362,7 +362,7 @@ def plot_training(losses, points, predict):
     figure, (left, right) = panels(2, width=8.5, height=3.4)
     for (name, curve), color in zip(losses.items(), (BLUE, GOLD, RED), strict=False):
         left.plot(curve, color=color, label=name)
-    left.set(xlabel="step", ylabel="loss", yscale="log")
+    left.set(xlabel="step", ylabel="loss", yscale="log", ylim=(1e-5, 5))
     left.legend()
     grid = [i / 12 - 1.5 for i in range(37)]
     image = [[predict(x, y) for x in grid] for y in grid]
