@@ -1,6 +1,7 @@
 """Train a GPT on text: `python train.py`, or `python train.py --help` for every setting.
 
-Read it from top to bottom; tinygpt/model.py has the model, autograd/ what computes its gradients.
+Read it from top to bottom; tinygpt/model.py has the model, autograd/ what computes its gradients. Under `mpiexec -n 4
+python -m mpi4py` four processes, the ranks, run all this, each with its part of every batch; rank 0 alone prints and writes.
 """
 
 import dataclasses
@@ -17,21 +18,25 @@ from tinygpt.config import UserError, to_toml
 from tinygpt.generate import generate, prompt_ids
 from tinygpt.interrupt import Interrupt
 from tinygpt.model import GPT
-from tinygpt.run import Run
+from tinygpt.ranks import start_ranks
+from tinygpt.run import open_run
 from tinygpt.tokenizer import choose_tokenizer
 
 LOG_INTERVAL = 10  # steps
 
 
 def main(argv=None):
+    ranks = start_ranks()  # of a process on its own there is one
     config, start, device, why = cli.train_config(argv)
+    ranks.join(device)
+    config, start = ranks.once(lambda: (config, start))
     saved = start.saved  # the checkpoint to resume from, or None
-    corpus, text = data.load_text(config.data) if config.data else data.default_text()
+    corpus, text = ranks.once(lambda: data.load_text(config.data) if config.data else data.default_text())
     config = dataclasses.replace(config, data=config.data or corpus)
     if saved:
         resume.check_data(saved, corpus, text, start.force)
-    tokenizer = saved.tokenizer() if saved else choose_tokenizer(config.tokenizer, config.vocab_size, text)
-    dataset = data.Dataset(text, tokenizer, config.block_size).to(device)
+    tokenizer = ranks.once(lambda: saved.tokenizer() if saved else choose_tokenizer(config.tokenizer, config.vocab_size, text))
+    dataset = data.Dataset(text, tokenizer, config.block_size, ranks).to(device)
 
     set_precision(config.precision)
     model = GPT(config.model_config(tokenizer.vocab_size), config.seed).to(device)
@@ -44,17 +49,18 @@ def main(argv=None):
     schedule = constant(config.learning_rate)
     if config.min_lr >= 0:
         schedule = warmup_cosine(config.learning_rate, config.warmup_steps, config.max_steps, config.min_lr)
-    threads, micro_batch = parallel.choose(config, model.config, device)
-    workers = parallel.Workers(model, optimizer, threads, micro_batch)
+    threads, micro_batch = parallel.choose(config, model.config, device, ranks)
+    workers = parallel.Workers(model, optimizer, threads, micro_batch, ranks)
     if saved:
         saved.restore(model, optimizer)
-    run = Run(config, corpus, start.overwrite, saved)
+    workers.start_alike()
+    run = open_run(ranks, config, corpus, start.overwrite, saved)
     stream = Stream(config.seed)
     first_step, training_seconds = (saved.state["step"], saved.state["training_seconds"]) if saved else (0, 0.0)
     last_step = max(first_step, min(config.stop_after or config.max_steps, config.max_steps))
 
     print(to_toml(config))
-    machine = f"{device}, {threads} threads, micro-batches of {micro_batch}"
+    machine = f"{device}, {ranks.name}{threads} threads, micro-batches of {micro_batch}"
     print(f"preset {config.preset} on {machine} ({why})")
     print(f"data: {corpus}, {len(dataset.train):,} tokens to train, {len(dataset.val):,} to validate, ", end="")
     print(f"vocabulary of {tokenizer.vocab_size:,}")
@@ -100,6 +106,8 @@ def main(argv=None):
     def save(step):
         """Write a checkpoint, but never one with weights that are no numbers."""
         finite(0.0 if checkpoint.is_finite(optimizer) else math.nan, step)
+        if ranks.rank:
+            return None
         state = {"step": step, "best": run.best, "data_sha256": dataset.sha256, "corpus": corpus}
         state |= {"training_seconds": training_seconds, "machine": machine, "settings": dataclasses.asdict(config)}
         return checkpoint.save(run.folder, model, optimizer, tokenizer, state)
@@ -111,9 +119,9 @@ def main(argv=None):
         say(f"the loss became {loss} by step {step}; looking for the operation that made it so")
         raise UserError(anomaly.report(loss, step, run.folder, workers, optimizer, train_step if config.detect_anomaly else None))
 
-    progress = tqdm(total=last_step, initial=first_step, unit="step", disable=not sys.stderr.isatty())
+    progress = tqdm(total=last_step, initial=first_step, unit="step", disable=ranks.rank > 0 or not sys.stderr.isatty())
     say = progress.write if not progress.disable else lambda line: print(line, flush=True)
-    with Interrupt() as interrupted:
+    with Interrupt(ranks) as interrupted:
         for step in range(first_step, last_step + 1):
             if (step % config.eval_interval == 0 or step == last_step) and not run.evaluated(step):
                 evaluate(step)
@@ -132,7 +140,8 @@ def main(argv=None):
     progress.close()
 
     if interrupted:
-        print(f"stopped after {step} steps; saved {folder}; go on with: python train.py --resume {run.folder}")
+        print(f"stopped after {step} steps; saved {folder}; go on with: python train.py --resume {run.folder}", flush=True)
+        ranks.part()
         sys.exit(interrupted.exit_code)
     print(f"{last_step} steps in {training_seconds:.1f} s of training; best validation loss {run.best['val_loss']:.4f}, ", end="")
     print(f"{dataset.bits_per_byte('val', run.best['val_loss']):.4f} bits per byte, ", end="")

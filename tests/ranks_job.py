@@ -11,7 +11,7 @@ import numpy as np
 
 from autograd import AdamW, Stream, clip_grad_norm, warmup_cosine
 from autograd.backend import to_numpy
-from tinygpt.config import GPTConfig, TrainConfig
+from tinygpt.config import GPTConfig
 from tinygpt.data import Dataset
 from tinygpt.model import GPT
 from tinygpt.parallel import Workers
@@ -68,7 +68,7 @@ def train_on_stand_in(ranks):
     from tests import strict_cupy, strict_nccl
 
     with strict_nccl.installed():
-        ranks.join(TrainConfig(), "cuda")
+        ranks.join("cuda")
         return train(ranks, device="cuda", step_rules=strict_cupy.no_waiting) | {"calls": strict_nccl.calls}
 
 

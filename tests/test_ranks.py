@@ -1,28 +1,42 @@
 """Training over MPI: ranks change the time, not the result; and a job ends as a whole."""
 
+import contextlib
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests import ranks_job
-from tinygpt.ranks import ALONE, own_part
+from tests.runs import ROOT, TINY, arguments, finish, metrics, result, train_here
+from tinygpt import checkpoint
+from tinygpt.config import UserError
+from tinygpt.ranks import ALONE, connect_gpus, own_part, show_one_gpu
 
 pytest.importorskip("mpi4py", reason="mpi4py is not installed: pip install -e '.[mpi]'")
-ROOT = Path(__file__).parent.parent
 MPIEXEC = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
 # There may be more ranks than cores: those that wait must leave the cores to the others.
 YIELDING = {"MPIR_CVAR_POLLS_BEFORE_YIELD": "1", "OMPI_MCA_mpi_yield_when_idle": "1"}
 
 
-def mpiexec(ranks, *arguments, cwd=ROOT, timeout=60):
-    command = [MPIEXEC, "-n", str(ranks), sys.executable, *map(str, arguments)]
-    environment = os.environ | YIELDING
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout)
+def mpiexec(ranks, *python_arguments):
+    """A job of so many ranks, running."""
+    command = [MPIEXEC, "-n", str(ranks), sys.executable, *map(str, python_arguments)]
+    environment = os.environ | YIELDING | {"PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def train_there(ranks, **settings):
+    """Train on so many ranks; returns what was printed."""
+    code, out, err = finish(mpiexec(ranks, "-m", "mpi4py", "train.py", *arguments(**settings)))
+    assert code == 0, err
+    return out
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +47,8 @@ def job(tmp_path_factory):
     def found(ranks, device="cpu"):
         if (ranks, device) not in known:
             path = folder / f"{ranks}-{device}.npz"
-            result = mpiexec(ranks, "-m", "mpi4py", "-m", "tests.ranks_job", path, device)
-            assert result.returncode == 0, result.stderr
+            code, _, err = finish(mpiexec(ranks, "-m", "mpi4py", "-m", "tests.ranks_job", path, device))
+            assert code == 0, err
             known[ranks, device] = np.load(path)
         return known[ranks, device]
 
@@ -84,3 +98,183 @@ def test_a_machines_cores_are_divided_among_its_ranks(mine, everyones, cores):
 
 def test_cores_of_two_ranks(job):
     assert job(2)["cores"] == max(1, ALONE.cores() // 2)
+
+
+# --- train.py ---------------------------------------------------------------------------------------------------------
+
+# Two ranks of one thread compute the very bits of two threads in one process.
+RANKS, THREADS = dict(threads=1, micro_batch=2), dict(threads=2, micro_batch=2)
+
+
+@pytest.fixture
+def options(text_file):
+    return TINY | dict(grad_clip=0.5, warmup_steps=4, min_lr=1e-4, data=text_file)
+
+
+def test_a_run_on_two_ranks(options, tmp_path):
+    train_here(**options | THREADS, out=tmp_path / "threads")
+    printed = train_there(2, **options | RANKS, out=tmp_path / "ranks")
+    assert result(tmp_path / "ranks") == result(tmp_path / "threads")
+    assert printed.count("step 20: train loss") == 1 and "on cpu, 2 ranks, 1 threads, micro-batches of 2" in printed
+    left = {path.name for path in (tmp_path / "ranks").iterdir()}
+    assert left == {path.name for path in (tmp_path / "threads").iterdir()} | {"loss.png"}
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+def test_resuming_on_another_number_of_ranks(before, after, options, tmp_path):
+    train_here(**options | THREADS, out=tmp_path / "whole")
+    files, numbers = result(tmp_path / "whole")
+    folder = tmp_path / "run"
+    for ranks, settings in ((before, dict(options, out=folder, stop_after=7)), (after, dict(resume=folder))):
+        if ranks == 2:
+            printed = train_there(2, **settings | RANKS)
+        else:
+            printed = train_here(**settings | THREADS)
+    assert "note: this rounds differently than before" in printed
+    parts, part_numbers = result(folder)
+    assert {name: parts[name] for name in files} == files
+    assert [n for n in part_numbers if n[:2] in {m[:2] for m in numbers}] == numbers
+
+
+def test_without_an_engine_mpi4py_is_not_imported(options, tmp_path):
+    code = "import sys, train; train.main(sys.argv[1:]); assert not [m for m in sys.modules if 'mpi' in m.split('.')[0]]"
+    flags = arguments(**options | dict(max_steps=2), out=tmp_path / "run")
+    subprocess.run([sys.executable, "-c", code, *flags], cwd=ROOT, check=True, capture_output=True)
+
+
+def long_job(options, folder, ranks=2):
+    """A job in the middle of a long training, and the process number of each rank."""
+    settings = options | RANKS | dict(max_steps=1_000_000, eval_interval=500_000)
+    process = mpiexec(ranks, "-m", "mpi4py", "train.py", *arguments(**settings, out=folder))
+    while not list(folder.glob("ckpt/latest")):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    return process, processes(str(folder))
+
+
+def processes(argument):
+    """The process numbers of the ranks that were started with this argument."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile, or is another user's
+            rank = re.search(rb"_RANK=(\d+)\0", (entry / "environ").read_bytes())
+            if rank and argument.encode() in (entry / "cmdline").read_bytes().split(b"\0"):
+                found[int(rank[1])] = int(entry.name)
+    return [found[rank] for rank in range(len(found))]
+
+
+def stopped(process, folder):
+    """Check that a job has saved, once, and said so, once; returns its exit code."""
+    code, out, err = finish(process)
+    step = checkpoint.load(folder).state["step"]
+    assert out.count(f"stopped after {step} steps; saved") == 1 and "Traceback" not in err
+    assert {path.name for path in folder.glob("ckpt/*")} >= {"latest", f"step_{step:06d}"} and not list(folder.glob("ckpt/.*"))
+    assert max(line["step"] for line in metrics(folder)) <= step
+    return code
+
+
+def test_ctrl_c_saves_once(options, tmp_path):
+    process, _ = long_job(options, tmp_path / "run")
+    process.send_signal(signal.SIGINT)
+    assert stopped(process, tmp_path / "run") == 130
+    step = checkpoint.load(tmp_path / "run").state["step"]
+    assert f"\nstep {step + 2}: train loss" in train_there(2, resume=tmp_path / "run", stop_after=step + 2)
+
+
+def test_a_signal_to_one_rank_stops_all(options, tmp_path):
+    process, ranks = long_job(options, tmp_path / "run")
+    os.kill(ranks[1], signal.SIGTERM)
+    assert stopped(process, tmp_path / "run") == 143
+
+
+def test_a_killed_rank_ends_the_job(options, tmp_path):
+    process, ranks = long_job(options | dict(batch_size=8), tmp_path / "run", ranks=4)
+    began = time.monotonic()
+    os.kill(ranks[2], signal.SIGKILL)
+    code, _, err = finish(process)
+    assert code != 0 and time.monotonic() - began < 10
+    assert f"error: rank 2 (process {ranks[2]} on " in err and err.count("error: ") == 1
+    assert len(ranks) == 4 and not processes(str(tmp_path / "run"))
+    train_here(resume=tmp_path / "run", stop_after=2)  # its lock went with it, its last checkpoint is whole
+
+
+FAILING = """
+import sys
+import train
+from tinygpt import cli, parallel
+from tinygpt.config import UserError
+
+def failing(self, *args, right=parallel.Workers.loss_and_gradients):
+    if self.ranks.rank in {ranks}:
+        raise {error}
+    return right(self, *args)
+
+parallel.Workers.loss_and_gradients = failing
+cli.exit_with_code(lambda: train.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("ranks", "error", "code", "messages"),
+    [
+        ([1], "ZeroDivisionError('oh')", 1, ["error: rank 1 failed, which ends the job:", "ZeroDivisionError: oh"]),
+        ([1], "UserError('no more room')", 2, ["error: rank 1: no more room"]),
+        ([1], "MemoryError()", 2, ["error: rank 1: out of memory"]),
+        ([0, 1, 2], "UserError('no more room')", 2, ["error: no more room"]),
+    ],
+)
+def test_a_rank_that_fails_ends_the_job_and_says_which(ranks, error, code, messages, options, tmp_path):
+    program = FAILING.format(ranks=ranks, error=error)
+    began = time.monotonic()
+    found, _, err = finish(
+        mpiexec(3, "-m", "mpi4py", "-c", program, *arguments(**options | dict(batch_size=6), out=tmp_path / "run"))
+    )
+    assert found == code and time.monotonic() - began < 10
+    assert all(message in err for message in messages) and err.count("error: ") == 1, err
+
+
+FAULTS = {
+    "no -m mpi4py": (["train.py"], "under mpiexec, start Python with -m mpi4py"),
+    "batch": (["-m", "mpi4py", "train.py", "--batch-size", "10"], "batch_size 10 cannot be shared equally by 3 ranks"),
+    "small batch": (["-m", "mpi4py", "train.py", "--batch-size", "2"], "by 3 ranks; try --batch-size 3"),
+    "no data": (["-m", "mpi4py", "train.py", "--data", "none.txt"], "cannot read none.txt"),
+    "flag": (["-m", "mpi4py", "train.py", "--batch-sise", "4"], "unknown flag --batch-sise"),
+    "devices": (
+        ["-m", "mpi4py", "-c", "from tinygpt import cli, ranks; r = ranks.start_ranks(); "
+         "cli.exit_with_code(lambda: r.join('cpu' if r.rank == 2 else 'cuda'))"],
+        "rank 2 would use cpu but rank 0 cuda",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_are_told_once(fault, text_file, tmp_path):
+    flags, message = FAULTS[fault]
+    if "train.py" in flags and "--data" not in flags:
+        flags = [*flags, "--data", text_file, "--preset", "smoke", "--out", tmp_path / "run"]
+    code, _, err = finish(mpiexec(3, *flags))
+    assert code == 2 and message in err and err.count("error: ") == 1 and "Traceback" not in err, err
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_engine_of_another_mpi_is_noticed():
+    """Each process would train alone, and into the same folder."""
+    environment = os.environ | {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "4"}
+    command = [sys.executable, "-m", "mpi4py", "train.py"]
+    found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert found.returncode == 2 and "the engine started 4 processes, but mpi4py connects 1" in found.stderr
+
+
+@pytest.mark.parametrize(("visible", "place", "own"), [(None, 2, "2"), ("4,5,6,7", 2, "6"), ("3", 1, "3")])
+def test_each_rank_of_a_machine_sees_a_gpu_of_its_own(visible, place, own, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    show_one_gpu(place)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == own
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # so that it is undone even if it was not set before
+
+
+def test_gpus_that_cannot_be_connected():
+    with pytest.raises(UserError, match="NCCL cannot connect 2 GPUs .*--device cpu"):
+        connect_gpus(2, 0)

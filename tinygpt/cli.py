@@ -9,6 +9,7 @@ import warnings
 from autograd.backend import choose_device
 from tinygpt import checkpoint, resume
 from tinygpt.config import PRESETS, TrainConfig, UserError, checked, nearest, read_toml, resolve
+from tinygpt.ranks import rank_by_engine, speaker
 
 
 class Parser(argparse.ArgumentParser):
@@ -75,17 +76,24 @@ def exit_with_code(function):
     try:
         function()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {speaker()}{error}", file=sys.stderr)
         sys.exit(2)
     except MemoryError as error:
-        print(f"error: out of memory{f': {error}' if str(error) else ''}; a smaller model or batch needs less", file=sys.stderr)
+        print(
+            f"error: {speaker()}out of memory{f': {error}' if str(error) else ''}; a smaller model or batch needs less",
+            file=sys.stderr,
+        )
         sys.exit(2)
     except BrokenPipeError:  # the reader of our output, `head` for one, has gone
         sys.stderr.close()
         sys.exit(0)
     except OSError as error:
-        print(f"error: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
+        print(f"error: {speaker()}{error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         sys.exit(130)
+    except Exception:
+        if rank_by_engine() is not None:
+            print(f"error: rank {rank_by_engine()} failed, which ends the job:", file=sys.stderr, flush=True)
+        raise

@@ -5,13 +5,15 @@ Each process, a rank, holds the whole model and computes its share of every batc
 take the same steps and hold the same weights. Rank 0 alone prints and writes. mpi4py is imported only under an engine.
 """
 
-import dataclasses
+import atexit
 import os
+import socket
 import sys
 import time
 
 import numpy as np
 
+from tinygpt import watch
 from tinygpt.config import UserError
 
 RANK_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")  # MPICH and kin, Slurm, Open MPI
@@ -23,8 +25,10 @@ class Alone:
 
     rank, size, neighbours = 0, 1, 1  # neighbours: the ranks on this machine, this one included
 
-    def join(self, config, device):
-        """Make sure that all ranks mean the same run, and connect their GPUs. UserError if that cannot be."""
+    name = ""  # as in "2 ranks, "
+
+    def join(self, device):
+        """Connect the ranks' GPUs, if that is where they compute. UserError if they cannot be, or not all have one."""
 
     def cores(self):
         """How many cores this rank may keep busy."""
@@ -49,9 +53,8 @@ class Alone:
         """The largest of all ranks' integers."""
         return number
 
-    def places(self):
-        """A line that says which process on which machine each rank is, because an engine only names processes."""
-        return ""
+    def part(self):
+        """Wait for the others before exiting with another code than 0, because a job ends with the first that does."""
 
 
 ALONE = Alone()
@@ -65,19 +68,19 @@ class Ranks(Alone):
 
         self.mpi, self.communicator = MPI, communicator
         self.rank, self.size = communicator.rank, communicator.size
+        self.name = f"{self.size} ranks, "
         machine = communicator.Split_type(MPI.COMM_TYPE_SHARED)
         self.place, self.neighbours = machine.rank, machine.size
         self._cores = own_part(usable_cores(), machine.allgather(usable_cores()))
         self.gpus = None
+        self._watch(machine)
 
-    def join(self, config, device):
-        kind = device.partition(":")[0]
-        settings = self.communicator.allgather(dataclasses.asdict(config) | {"device": kind})
-        for rank, mine in enumerate(settings):
-            for name, first in settings[0].items():
-                if mine[name] != first:
-                    raise UserError(f"{name} is {mine[name]!r} on rank {rank} but {first!r} on rank 0; start all ranks alike")
-        if kind == "cuda":
+    def join(self, device):
+        kinds = [other.partition(":")[0] for other in self.communicator.allgather(device)]
+        for rank, kind in enumerate(kinds):
+            if kind != kinds[0]:
+                raise UserError(f"rank {rank} would use {kind} but rank 0 {kinds[0]}; ask for one with --device, a GPU per rank")
+        if kinds[0] == "cuda":
             self.gpus = connect_gpus(self.size, self.rank)
 
     def cores(self):
@@ -115,11 +118,20 @@ class Ranks(Alone):
         self.gpus.broadcast(array) if self.gpus else self.communicator.Bcast(array)
 
     def largest(self, number):
-        return self.communicator.allreduce(number, self.mpi.MAX)
+        largest = np.array([number])
+        self.communicator.Allreduce(self.mpi.IN_PLACE, largest, self.mpi.MAX)
+        return int(largest[0])
 
-    def places(self):
-        here = f"process {os.getpid()} on {self.mpi.Get_processor_name()}"
-        return f"{self.size} ranks: " + ", ".join(f"{i} is {there}" for i, there in enumerate(self.communicator.allgather(here)))
+    def part(self):
+        self.communicator.Barrier()
+
+    def _watch(self, machine):
+        """Have a process of its own say which rank of this machine was killed; see watch.py."""
+        address = machine.bcast(watch.start(self.neighbours) if self.place == 0 else None)
+        line = socket.socket(socket.AF_UNIX)
+        line.connect(address)
+        line.send(f"rank {self.rank} (process {os.getpid()} on {self.mpi.Get_processor_name()})\n".encode())
+        atexit.register(line.send, watch.GOODBYE)
 
 
 def start_ranks():
@@ -159,10 +171,15 @@ def rank_by_engine():
     return next((int(os.environ[name]) for name in RANK_VARIABLES if name in os.environ), None)
 
 
-def let_rank_0_speak():
-    """Wait a moment before an error is printed: where all ranks have the same to say, the job ends with rank 0's line."""
-    if rank_by_engine():
-        time.sleep(1)
+def speaker():
+    """What an error message begins with: "" on rank 0 and without an engine, elsewhere "rank 2: ", after a moment.
+
+    Where all ranks have the same to say, the job ends with rank 0's line before that moment is over.
+    """
+    if not rank_by_engine():
+        return ""
+    time.sleep(1)
+    return f"rank {rank_by_engine()}: "
 
 
 def usable_cores():

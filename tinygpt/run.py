@@ -94,6 +94,32 @@ class Run:
         figure.savefig(self.folder / "loss.png", dpi=120)
 
 
+class Onlooker(Run):
+    """The Run of the ranks that write nothing: it remembers, so that all know the same."""
+
+    def __init__(self, folder, evaluations, best):
+        self.folder, self.evaluations, self.best = folder, evaluations, best
+
+    def log(self, event, step, **values):
+        self._remember({"event": event, "step": step, **values})
+
+    def save_sample(self, step, text):
+        pass
+
+    def sample(self, step):
+        return ""
+
+    def plot_losses(self):
+        pass
+
+
+def open_run(ranks, *arguments):
+    """Run(*arguments) on rank 0, and on the others an Onlooker that has seen the same."""
+    run = Run(*arguments) if ranks.rank == 0 else None
+    seen = ranks.once(lambda: (run.folder, run.evaluations, run.best))
+    return run or Onlooker(*seen)
+
+
 def _new_folder(config, corpus, overwrite):
     """The folder of a new run, made now: config.out, or else the first of runs/NAME, runs/NAME-2, ... that is free."""
     if config.out:

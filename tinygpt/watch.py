@@ -1,0 +1,50 @@
+"""Says which rank of a machine was killed: a process beside the ranks, for an engine ends the others within a millisecond.
+
+Each rank keeps a connection to it, says its name and, if it ends by itself, goodbye. The first connection that breaks
+without one is that of the rank that was killed.
+"""
+
+import select
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+GOODBYE = b"!"
+
+
+def start(ranks):
+    """Start the process, for so many ranks; returns the path of the socket where they connect."""
+    address = Path(tempfile.mkdtemp(prefix="ranks-")) / "socket"
+    with socket.create_server(str(address), family=socket.AF_UNIX, backlog=ranks) as server:
+        command = [sys.executable, "-S", __file__, str(server.fileno()), str(ranks)]
+        silent = dict(stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
+        subprocess.Popen(command, pass_fds=[server.fileno()], **silent)
+    return str(address)
+
+
+def main(number, ranks):
+    server = socket.socket(fileno=number)
+    lines = [server.accept()[0] for _ in range(ranks)]
+    address = Path(server.getsockname())
+    address.unlink()
+    address.parent.rmdir()
+    names = {line.fileno(): name_of_rank(line) for line in lines}
+    poll = select.epoll() if hasattr(select, "epoll") else select.poll()  # the former tells first what happened first
+    for line in lines:
+        poll.register(line, select.POLLIN)
+    first, _ = poll.poll()[0]
+    if not next(line for line in lines if line.fileno() == first).recv(1):
+        print(f"error: {names[first]} was killed", file=sys.stderr)
+
+
+def name_of_rank(line):
+    name = b""
+    while not name.endswith(b"\n"):
+        name += line.recv(1) or b"a rank that had just begun\n"
+    return name.decode().strip()
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
