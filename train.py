@@ -130,11 +130,11 @@ def main(argv=None):
                 break
             began = time.perf_counter()
             loss = train_step(step)
-            training_seconds += time.perf_counter() - began
             if step % LOG_INTERVAL == 0 or step == last_step - 1:
                 loss = finite(float(loss), step)
                 run.log("step", step, loss=loss, learning_rate=schedule(step))
                 progress.set_postfix(loss=f"{loss:.3f}")
+            training_seconds += time.perf_counter() - began  # here, since a GPU may have been waited for just now
             progress.update()
         folder = save(step)
     progress.close()

@@ -9,11 +9,10 @@ import argparse
 import json
 import os
 import platform
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+from benchmarks import in_own_process
 from tinygpt.config import ARCHITECTURES, GPTConfig
 
 RESULTS = Path(__file__).parent / "results"
@@ -194,16 +193,6 @@ def profile(configuration, steps):
 # --- the comparison -----------------------------------------------------------------------------------------------------
 
 
-def in_own_process(function, *args, **kwargs):
-    """Call a function of this module in a new process; None if it failed there (PyTorch missing, memory)."""
-    call = json.dumps([function.__name__, args, kwargs])
-    result = subprocess.run([sys.executable, "-m", "benchmarks.cpu", "--call", call], capture_output=True, text=True)
-    if result.returncode:
-        print(f"  {function.__name__}{args}: " + (result.stderr.strip().splitlines() or ["killed"])[-1])
-        return None
-    return json.loads(result.stdout.splitlines()[-1])
-
-
 def merge(results):
     """The best time and the largest memory of a competitor's turns."""
     results = [result for result in results if result]
@@ -340,12 +329,8 @@ def main():
     parser.add_argument("--quick", action="store_true", help="fewer competitors and steps, no 124M model: two minutes")
     parser.add_argument("--compile", action="store_true", help="add PyTorch's compiled form (minutes of compiling)")
     parser.add_argument("--profile", action="store_true", help="only show where our step spends its time")
-    parser.add_argument("--call", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.call:
-        name, positional, keywords = json.loads(args.call)
-        print(json.dumps(globals()[name](*positional, **keywords)))
-    elif args.profile:
+    if args.profile:
         print_profile()
     else:
         run_all(args.quick, args.compile)

@@ -74,7 +74,7 @@ class TorchGPT(nn.Module):
             self.head.weight = self.tokens.weight
 
     def forward(self, ids, targets=None):
-        x = self.tokens(ids) + self.positions(torch.arange(ids.shape[1]))
+        x = self.tokens(ids) + self.positions(torch.arange(ids.shape[1], device=ids.device))
         logits = self.head(self.norm(self.blocks(x)))
         return logits if targets is None else F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 

@@ -11,6 +11,7 @@ import pytest
 
 from autograd import AdamW, Stream, Tensor
 from autograd.cuda.launch import signatures, source
+from benchmarks import gpu
 from tests import dryrun, strict_cupy
 from tests.opcases import CASES
 from tinygpt import checkpoint
@@ -163,6 +164,13 @@ def test_the_stand_in_offers_nothing_that_cupy_lacks(cupy):
     assert not missing(vars(stand_in.cuda), cupy.cuda)
     own = {"_refuse", "__getattr__", "__dict__", "__weakref__"}
     assert not missing({*strict_cupy.METHODS, *strict_cupy.ATTRIBUTES, *vars(strict_cupy.ndarray)} - own, cupy.ndarray)
+
+
+def test_the_benchmark(cupy):
+    """Its parts run here, so that they will where they matter; the figures mean nothing."""
+    assert gpu.measure_card(n=64).keys() == {"name", "cupy", "fp32_tflops", "tf32_tflops", "bf16_tflops", "copy_gb_per_s"}
+    assert gpu.measure_ours("tf32", steps=2).keys() == {"ms", "host_ms", "mb"}
+    assert {"layer_norm_forward", "product (16384, 384) (384, 1152)", "adamw"} <= gpu.profile(steps=1).keys()
 
 
 def call(*command):

@@ -8,9 +8,11 @@ from autograd import AdamW, Stream, Tensor
 from tests import strict_cupy
 from tests.opcases import CASES
 from tinygpt.config import ARCHITECTURES, GPTConfig
+from tinygpt.data import Dataset
 from tinygpt.generate import generate
 from tinygpt.model import GPT
 from tinygpt.parallel import Workers
+from tinygpt.tokenizer import CharTokenizer
 
 
 @pytest.fixture
@@ -19,23 +21,37 @@ def cupy():
         yield module
 
 
+class Training:
+    """A small model in float32, with dropout, on batches of random tokens that are drawn on the device."""
+
+    def __init__(self, architecture, device):
+        config = GPTConfig(17, block_size=12, n_layer=2, n_head=2, n_embd=16, dropout=0.2, **ARCHITECTURES[architecture])
+        self.model = GPT(config, seed=2).to(device)
+        self.optimizer = AdamW(self.model.parameter_groups(0.1), lr=3e-3)
+        self.workers = Workers(self.model, self.optimizer, threads=1, micro_batch=4)
+        tokenizer = CharTokenizer("abcdefghijklmnopq")
+        text = "".join("abcdefghijklmnopq"[i] for i in Stream(0).integers(400, 17))
+        self.dataset = Dataset(text, tokenizer, config.block_size).to(device)
+
+    def step(self, number):
+        """The loss and the gradient's norm, still on the device."""
+        ids, targets = self.dataset.batch("train", 4, Stream(1, step=number))
+        loss = self.workers.loss_and_gradients(ids, targets, Stream(5, step=number))
+        norm = self.optimizer.clip_grad_norm(1.0)
+        self.optimizer.step(self.workers.run)
+        return loss, norm
+
+
 def train(architecture, device, steps=5):
-    """Losses, gradient norms, weights and a sample of a short training run in float32 with dropout."""
-    config = GPTConfig(17, block_size=12, n_layer=2, n_head=2, n_embd=16, dropout=0.2, **ARCHITECTURES[architecture])
-    model = GPT(config, seed=2).to(device)
-    optimizer = AdamW(model.parameter_groups(0.1), lr=3e-3)
-    workers = Workers(model, optimizer, threads=1, micro_batch=4)
-    losses = []
-    for step in range(steps):
-        ids = Stream(step).integers(4 * 13, 17).reshape(4, 13)
+    """Losses, gradient norms, weights and a sample of a short training run."""
+    training, losses = Training(architecture, device), []
+    for number in range(steps):
         with strict_cupy.no_waiting():  # the host runs ahead of the device during a whole step
-            loss = workers.loss_and_gradients(ids[:, :-1], ids[:, 1:], Stream(5, step=step))
-            norm = optimizer.clip_grad_norm(1.0)
-            optimizer.step(workers.run)
-        losses.append((float(loss), float(norm)))
-    losses.append(float(workers.loss(ids[:, :-1], ids[:, 1:])))
-    sample = list(generate(model, [1, 2], 20, seed=1))
-    return losses, [p.to("cpu").numpy() for p in model.parameters()], sample
+            results = training.step(number)
+        losses.append([float(x) for x in results])
+    losses.append(float(training.workers.loss(*training.dataset.batch("val", 4, Stream(1)))))
+    sample = list(generate(training.model, [1, 2], 20, seed=1))
+    return losses, [p.to("cpu").numpy() for p in training.model.parameters()], sample
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -44,7 +60,7 @@ def test_a_training_run_equals_that_on_the_cpu(cupy, architecture):
     for a, b in zip(cpu[0], gpu[0], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5)
     for a, b in zip(cpu[1], gpu[1], strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=5e-5)
     assert cpu[2] == gpu[2]
 
 
