@@ -22,7 +22,7 @@ from safetensors.numpy import save_file
 
 from autograd.backend import array_module, to_numpy
 from tinygpt import files
-from tinygpt.config import GPTConfig, UserError, checked
+from tinygpt.config import LARGEST_FILE, GPTConfig, UserError, from_dict
 from tinygpt.estimate import parameter_count
 from tinygpt.model import GPT
 from tinygpt.tokenizer import load_tokenizer
@@ -30,7 +30,6 @@ from tinygpt.tokenizer import load_tokenizer
 FORMAT = 2
 FILES = ("config.json", "model.safetensors", "optim.safetensors", "tokenizer.json")  # hashed in state.json
 LARGEST_HEADER = 1_000_000  # bytes; GPT-2's largest has 60,000
-LARGEST_JSON = 1_000_000  # bytes of state.json and config.json
 STATE = {  # the fields of state.json that a reader relies on
     "step": int, "optimizer_steps": int, "training_seconds": float, "best": dict, "corpus": str, "data_sha256": str,
     "machine": str, "settings": dict, "sha256": dict,
@@ -136,7 +135,7 @@ class Checkpoint:
 
     def model_config(self):
         path = self.folder / "config.json"
-        return GPTConfig(**checked(GPTConfig, _read_json(path), path, complete=True))
+        return from_dict(GPTConfig, _read_json(path), path)
 
     def model(self):
         """The GPT with its weights."""
@@ -187,6 +186,8 @@ def find(path):
     if step_of(path) is not None:
         return path
     found = folders(path / "ckpt")
+    if path.is_file():
+        raise UserError(f"{path} is a file; give the folder of a run, such as runs/NAME (a pickle or .pt is never read)")
     if not found:
         raise UserError(f"{path} has no checkpoint; give the folder of a run, such as runs/NAME")
     return found[-1]
@@ -247,7 +248,7 @@ def _read_state(path):
 
 def _is_sealed(state, path):
     try:
-        return seal(state) == _read_text(path, LARGEST_JSON)
+        return seal(state) == _read_text(path, LARGEST_FILE)
     except RecursionError:
         return False
 
@@ -297,7 +298,7 @@ def _read_text(path, largest):
 def _read_json(path):
     """The object in a small JSON file."""
     try:
-        value = json.loads(_read_text(path, LARGEST_JSON))
+        value = json.loads(_read_text(path, LARGEST_FILE))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}") from None
     if not isinstance(value, dict):

@@ -4,10 +4,13 @@ import dataclasses
 import difflib
 import json
 import math
+import os
 import tomllib
 from dataclasses import dataclass, field
 
 from autograd.cuda.products import COMPUTE_TYPES
+
+LARGEST_FILE = 100_000  # bytes, of settings; far more than they ever have
 
 
 class UserError(Exception):
@@ -135,12 +138,12 @@ PRESETS = {
 
 def _require(ok, name, value, wanted):
     if not ok:
-        raise UserError(f"{name} is {value}; it must be {wanted}")
+        raise UserError(f"{name} is {value!r:.80}; it must be {wanted}")
 
 
 def _one_of(name, value, choices):
     if value not in choices:
-        raise UserError(f"{name} {value!r} is unknown; {nearest(value, choices)}")
+        raise UserError(f"{name} {value!r:.80} is unknown; {nearest(value, choices)}")
 
 
 def nearest(word, choices):
@@ -160,6 +163,8 @@ def read_toml(path):
     """The settings in a TOML file, with every key and type checked."""
     try:
         with open(path, "rb") as file:
+            if os.fstat(file.fileno()).st_size > LARGEST_FILE:
+                raise UserError(f"{path} has more than {LARGEST_FILE:,} bytes; that is no file of settings")
             settings = tomllib.load(file)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
@@ -168,23 +173,29 @@ def read_toml(path):
     return checked(TrainConfig, settings, path)
 
 
-def checked(kind, settings, source, complete=False):
-    """The settings (a dict read from `source`), if each is a field of that config class and of its type.
+def from_dict(kind, settings, source):
+    """The config of a class, GPTConfig or TrainConfig, from all its fields. UserError names the source."""
+    missing = [f.name for f in dataclasses.fields(kind) if f.name not in settings]
+    if missing:
+        raise UserError(f"{source}: {missing[0]} is missing")
+    checked(kind, settings, source)
+    try:
+        return kind(**settings)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
 
-    complete: every field must be there. An int may stand for a float.
-    """
+
+def checked(kind, settings, source):
+    """The settings (a dict read from `source`), if each is a field of that config class and of its type (int for float too)."""
     fields = {f.name: f.type for f in dataclasses.fields(kind)}
     for key, value in settings.items():
         if key not in fields:
-            raise UserError(f"{source}: unknown key {key!r}; {nearest(key, fields)}")
+            raise UserError(f"{source}: unknown key {key!r:.80}; {nearest(key, fields)}")
         wanted = {float: (float, int)}.get(fields[key], fields[key])
         if not isinstance(value, wanted) or (isinstance(value, bool) and fields[key] is not bool):
             raise UserError(f"{source}: {key} must be {fields[key].__name__}, not {value!r:.80}")
         if fields[key] in (int, float) and not abs(value) < (2**63 if fields[key] is int else math.inf):  # nor NaN
             raise UserError(f"{source}: {key} is {value!r:.80}; that is no number to work with")
-    missing = [name for name in fields if name not in settings]
-    if complete and missing:
-        raise UserError(f"{source}: {missing[0]} is missing")
     return settings
 
 

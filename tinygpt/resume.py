@@ -7,7 +7,7 @@ the weights, the optimizer's state and the settings are all that a run needs to 
 import hashlib
 
 from tinygpt.checkpoint import folders, step_of
-from tinygpt.config import TrainConfig, UserError, checked
+from tinygpt.config import TrainConfig, UserError, from_dict
 
 # These do not change what the steps compute. (More threads, other micro-batches or another device round differently.)
 # `data` names where the text lies; its checksum says whether it is the same. `out` is the folder the run is in now.
@@ -22,8 +22,7 @@ def settings(saved, asked, force=False):
 
     UserError shows the differences that would make it another run, unless forced.
     """
-    path = saved.folder / "state.json"
-    before = TrainConfig(**checked(TrainConfig, saved.state["settings"], path, complete=True))
+    before = from_dict(TrainConfig, saved.state["settings"], saved.folder / "state.json")
     after = TrainConfig(**(saved.state["settings"] | {"stop_after": 0, "out": str(saved.run_folder)} | asked))
     free = FREE | ({"max_steps"} if before.min_lr < 0 else set())  # a decay to min_lr ends where the run ends
     names = [name for name in asked if name not in free and getattr(after, name) != getattr(before, name)]

@@ -23,21 +23,15 @@ class Run:
     def __init__(self, config, corpus, overwrite=False, saved=None):
         self.started = time.perf_counter()
         self.evaluations, self.best = [], {}  # best: step and val_loss of the best evaluation
-        try:
-            if saved:
-                self._open(saved.run_folder)
-                self._go_back_to(saved)
-            else:
-                self._open(_new_folder(config, corpus, overwrite))
-                _empty(self.folder)
+        with writing_to(config.out or "runs", "give another --out"):
+            self.folder = saved.run_folder if saved else _new_folder(config, corpus, overwrite)
+        with self._writing():
+            self.lock = files.lock(self.folder / LOCK)
+            self._go_back_to(saved) if saved else _empty(self.folder)
             files.write(self.folder / "config.toml", to_toml(config))
-        except OSError as error:
-            folder = saved.run_folder if saved else config.out or "runs"
-            raise UserError(f"cannot write to {folder}: {error.strerror}; give another --out") from None
 
-    def _open(self, folder):
-        self.folder = folder
-        self.lock = files.lock(folder / LOCK)
+    def _writing(self):
+        return writing_to(self.folder, "its checkpoints are whole: put that right and --resume it")
 
     def _go_back_to(self, saved):
         """Forget what came after a checkpoint: it will be done again."""
@@ -63,7 +57,7 @@ class Run:
     def log(self, event, step, **values):
         """Append a line to metrics.jsonl; evaluations also go into the curve."""
         line = {"event": event, "step": step, "seconds": round(time.perf_counter() - self.started, 3), **values}
-        with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
+        with self._writing(), open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
             if event == "evaluation":  # a checkpoint follows, and must not reach the disk before
                 file.flush()
@@ -71,8 +65,9 @@ class Run:
         self._remember(line)
 
     def save_sample(self, step, text):
-        (self.folder / "samples").mkdir(exist_ok=True)
-        (self.folder / "samples" / f"step_{step:06d}.txt").write_text(text, encoding="utf-8")
+        with self._writing():
+            (self.folder / "samples").mkdir(exist_ok=True)
+            (self.folder / "samples" / f"step_{step:06d}.txt").write_text(text, encoding="utf-8")
 
     def sample(self, step):
         """The sample written at a step, or "" if there is none."""
@@ -91,7 +86,17 @@ class Run:
         axes.set(xlabel="step", ylabel="loss (nats per token)", title=title)
         axes.grid(alpha=0.3)
         axes.legend()
-        figure.savefig(self.folder / "loss.png", dpi=120)
+        with self._writing():
+            figure.savefig(self.folder / "loss.png", dpi=120)
+
+
+@contextlib.contextmanager
+def writing_to(folder, advice):
+    """Turn what goes wrong with the disk into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror or error}; {advice}") from None
 
 
 class Onlooker(Run):
