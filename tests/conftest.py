@@ -5,6 +5,17 @@ hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=No
 hypothesis.settings.load_profile("repeatable")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--full", action="store_true", help="the crash and fuzz tests in full: 200 kills, 20,000 files and more")
+
+
+def pytest_terminal_summary(terminalreporter):
+    from tests import survived
+
+    if survived.tried:
+        terminalreporter.write_line(survived.table())
+
+
 @pytest.fixture
 def text_file(tmp_path):
     """A file of our own text, large enough to train on for a few steps."""

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import train
+from tests.survived import count
 from tinygpt.run import Run
 
 ROOT = Path(__file__).parent.parent
@@ -68,6 +69,7 @@ def refused(message, **settings):
     """Check that train.py ends with exit code 2 and one line that holds the message."""
     code, _, err = finish(start(**settings))
     assert code == 2 and message in err and err.startswith("error: ") and err.count("\n") == 1, err
+    count("refused with one line and exit code 2, through the command line")
 
 
 def result(folder):

@@ -16,10 +16,10 @@ import pytest
 from tests import emulate
 
 NAMES = (  # what the program uses; each exists in CuPy 14 with these arguments
-    "abs add arange broadcast_to clip concatenate einsum empty exp exp2 expand_dims full log matmul maximum minimum "
-    "multiply ones rint sign sqrt tanh tril triu vdot where zeros"
+    "abs add arange broadcast_to clip concatenate einsum empty exp exp2 expand_dims full isfinite isnan log matmul maximum "
+    "minimum multiply ones rint sign sqrt tanh tril triu vdot where zeros"
 ).split()
-METHODS = "max min sum mean reshape ravel squeeze swapaxes transpose copy fill".split()
+METHODS = "all any max min sum mean reshape ravel squeeze swapaxes transpose copy fill".split()
 ATTRIBUTES = "shape dtype ndim size T flags itemsize strides nbytes".split()
 waits = []  # what made the host wait, in order
 rules = types.SimpleNamespace(float32_only=False, may_wait=True)

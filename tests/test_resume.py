@@ -3,10 +3,12 @@
 import signal
 import tomllib
 
+import numpy as np
 import pytest
 
+from tests import strict_cupy
 from tests.runs import TINY, finish, metrics, refused, result, start, train_here, wait_until_it_listens
-from tinygpt import checkpoint
+from tinygpt import checkpoint, cli
 from tinygpt.config import UserError
 
 VARIANTS = {
@@ -101,6 +103,24 @@ def test_other_threads_go_on_with_a_note(text_file, tmp_path):
     assert "note:" not in train_here(resume=tmp_path / "run", stop_after=10)
     printed = train_here(resume=tmp_path / "run", threads=2)
     assert "note: this rounds differently than before (cpu, 1 threads, micro-batches of 4)" in printed
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_on_a_gpu_and_between_gpu_and_cpu(text_file, tmp_path, monkeypatch):
+    """On the stand-in for CuPy: the same on one device, to rounding across, and the cause of a NaN is found."""
+    monkeypatch.setattr(cli, "choose_device", lambda device: (device, "as asked"))
+    options = TINY | dict(data=text_file, device="cuda", max_steps=6, eval_interval=3)
+    with strict_cupy.installed():
+        train_here(**options, out=tmp_path / "whole")
+        for first, second in (("cuda", "cuda"), ("cuda", "cpu"), ("cpu", "cuda")):
+            folder = tmp_path / f"{first}-{second}"
+            train_here(**options | dict(device=first), out=folder, stop_after=3)
+            train_here(resume=folder, device=second)
+        with pytest.raises(UserError, match="first in step 1, transformer.h.0"):
+            train_here(**options | dict(learning_rate=1e30), out=tmp_path / "nan")
+    assert result(tmp_path / "cuda-cuda")[0] == result(tmp_path / "whole")[0]
+    losses = [[e["val_loss"] for e in metrics(folder) if "val_loss" in e] for folder in tmp_path.glob("*cuda*")]
+    np.testing.assert_allclose(losses[1:], losses[:1] * (len(losses) - 1), atol=1e-4)
 
 
 def test_a_run_that_cannot_be_resumed(tmp_path):
