@@ -42,6 +42,10 @@ def same(cupy, function, *arrays, rtol=2e-5):
     close(found.data, expected.data, rtol)
     for a, b in zip(gpu, cpu, strict=True):
         close(a.grad, b.grad, rtol)
+        b.grad *= 2
+    function(*gpu).backward(on_gpu(cupy, upstream))
+    for a, b in zip(gpu, cpu, strict=True):  # a second pass adds to what is there
+        close(a.grad, b.grad, rtol)
 
 
 def close(found, expected, rtol=2e-5):
@@ -183,11 +187,11 @@ def test_ids_out_of_range(cupy):
 
 def test_a_launch_is_checked_against_the_signature(cupy):
     x = cupy.asarray(numbers(4, 4))
-    with pytest.raises(TypeError, match="column_sums takes 4 arguments, not 3"):
+    with pytest.raises(TypeError, match="column_sums takes 5 arguments, not 3"):
         launch.launch(cupy, "column_sums", 1, (32, 8), x, x, 4)
     for wrong in (x.T, cupy.asarray(numbers(4, 4).astype(np.float64)), x[:, :2]):
         with pytest.raises(TypeError, match=r"column_sums: x must be a contiguous float\* array"):
-            launch.launch(cupy, "column_sums", 1, (32, 8), wrong, x, 4, 4)
+            launch.launch(cupy, "column_sums", 1, (32, 8), wrong, x, 4, 4, 0)
 
 
 def test_products_of_every_layout(cupy):
@@ -201,7 +205,7 @@ def test_products_of_every_layout(cupy):
                     on_device.append(y)
                 found = products.product(cupy, *on_device)
                 close(found, a.astype(np.float64) @ b)
-                close(products.product(cupy, *on_device, out=found, add=True), 2 * (a.astype(np.float64) @ b))
+                close(products.product(cupy, *on_device, add_to=found), 2 * (a.astype(np.float64) @ b))
     part = numbers(3, 9, 8)[:, 2:6, 1:6]
     found = products.product(cupy, cupy.asarray(numbers(3, 9, 8))[:, 2:6, 1:6], cupy.asarray(stack[1]))
     close(found, part.astype(np.float64) @ stack[1])
@@ -235,6 +239,7 @@ BUGS = [  # (what it is, the right text, the wrong one, the check that must catc
     ("the last, partial group of a row runs into the next", "        if (element >= per_row) continue;\n", "", "dropout"),
     ("the rows of a block are added without waiting", "    parts[threadIdx.y][threadIdx.x] = total;\n    __syncthreads();", "    parts[threadIdx.y][threadIdx.x] = total;", "linear"),
     ("a block's last columns lie beyond the array", "if (threadIdx.y == 0 && column < C) {", "if (threadIdx.y == 0) {", "linear"),
+    ("a bias's gradient is not added to what is there", "total + (add ? out", "total + (false ? out", "linear"),
     ("the slope of relu is 1 at negative values", "x > 0.0f ? 1.0f : 0.0f", "x < 0.0f ? 1.0f : 0.0f", "linear"),
     ("gelu's inner slope without its factor 3", "0.134145f", "0.044715f", "linear"),
     ("heads and positions change places", "t = i / D % T, h = i / (D * T) % H", "h = i / D % H, t = i / (D * H) % T", "attention"),

@@ -51,8 +51,9 @@ extern "C" __global__ void dropout(const float* x, const float* residual, float*
     }
 }
 
-// x (N, C) -> out (S, C): the sums of S interleaved sets of rows, S = gridDim.y. Blocks of 32 columns by 8 rows.
-extern "C" __global__ void column_sums(const float* x, float* out, long long N, long long C) {
+// x (N, C) -> out (S, C): the sums of S interleaved sets of rows, S = gridDim.y, if wanted added to what is there.
+// Blocks of 32 columns by 8 rows.
+extern "C" __global__ void column_sums(const float* x, float* out, long long N, long long C, long long add) {
     __shared__ float parts[8][32];
     long long column = blockIdx.x * 32 + threadIdx.x;
     float total = 0.0f;
@@ -62,7 +63,7 @@ extern "C" __global__ void column_sums(const float* x, float* out, long long N, 
     __syncthreads();
     if (threadIdx.y == 0 && column < C) {
         for (int i = 1; i < 8; i++) total += parts[i][threadIdx.x];
-        out[blockIdx.y * C + column] = total;
+        out[blockIdx.y * C + column] = total + (add ? out[blockIdx.y * C + column] : 0.0f);
     }
 }
 

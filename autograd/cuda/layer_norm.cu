@@ -39,7 +39,7 @@ extern "C" __global__ void layer_norm_backward(const float* dout, const float* x
         dx[j] = r * (dout[j] * weight[j] - constant_share - (x[j] - m) * r * xhat_share);
 }
 
-// partial (S, 2, C): dweight and dbias summed over S interleaved sets of rows, S = gridDim.y. Blocks of 32 columns by 8 rows.
+// partial (2, S, C): dweight and dbias summed over S interleaved sets of rows, S = gridDim.y. Blocks of 32 columns by 8 rows.
 extern "C" __global__ void layer_norm_weight_gradients(const float* dout, const float* x, const float* mean, const float* rstd,
                                                        float* partial, long long N, long long C) {
     __shared__ float parts[2][8][32];
@@ -57,6 +57,6 @@ extern "C" __global__ void layer_norm_weight_gradients(const float* dout, const 
     if (threadIdx.y < 2 && column < C) {
         float total = 0.0f;
         for (int i = 0; i < 8; i++) total += parts[threadIdx.y][i][threadIdx.x];
-        partial[(blockIdx.y * 2 + threadIdx.y) * C + column] = total;
+        partial[(threadIdx.y * gridDim.y + blockIdx.y) * C + column] = total;
     }
 }

@@ -8,7 +8,7 @@ from autograd.cuda.products import product
 from autograd.ops.attention import check_qkv
 from autograd.ops.linalg import Shared, as_rows, check_linear
 from autograd.ops.nn import check_ids
-from autograd.tensor import is_recording
+from autograd.tensor import AddingPullback, is_recording
 
 FUSED = {}  # name of an operation: its form for float32 arrays on a GPU
 WARPS = 4  # per block, in kernels that give each row to a warp
@@ -48,8 +48,8 @@ def linear(x, weight, bias=None, activation=None):
     dpre = Shared(dpre_of)
     return out.reshape(*x_shape[:-1], M), (
         lambda dout: product(xp, dpre(dout), weight.T).reshape(x_shape),
-        lambda dout: product(xp, x2.T, dpre(dout)),
-        lambda dout: column_sums(xp, dpre(dout)),
+        AddingPullback(lambda dout, add_to: product(xp, x2.T, dpre(dout), add_to=add_to)),
+        AddingPullback(lambda dout, add_to: column_sums(xp, dpre(dout), add_to)),
     )
 
 
@@ -69,15 +69,19 @@ def layer_norm(x, weight, bias=None, eps=1e-5):
         launch(xp, "layer_norm_backward", blocks, 32 * WARPS, dout, x2, weight, mean, rstd, result, N, C)
         return result.reshape(shape)
 
-    def weight_gradients_of(dout):  # (2, C): dweight and dbias
+    def partial_sums_of(dout):  # (2, stretches, C): of dweight and dbias
         dout, stretches = contiguous(as_rows(dout)), stretches_of(N)
-        partial = xp.empty((stretches, 2 * C), dout.dtype)
+        partial = xp.empty((2, stretches, C), dout.dtype)
         grid = (blocks_for(C, 32), stretches)
         launch(xp, "layer_norm_weight_gradients", grid, (32, 8), dout, x2, mean, rstd, partial, N, C)
-        return column_sums(xp, partial).reshape(2, C)  # (2C) -> (2, C)
+        return partial
 
-    weight_gradients = Shared(weight_gradients_of)
-    return out.reshape(shape), (dx, lambda dout: weight_gradients(dout)[0], lambda dout: weight_gradients(dout)[1])
+    partial_sums = Shared(partial_sums_of)
+    return out.reshape(shape), (
+        dx,
+        AddingPullback(lambda dout, add_to: column_sums(xp, partial_sums(dout)[0], add_to)),
+        AddingPullback(lambda dout, add_to: column_sums(xp, partial_sums(dout)[1], add_to)),
+    )
 
 
 @fused
@@ -182,9 +186,9 @@ def linear_cross_entropy(x, weight, bias, targets, ignore_index=None):
         cross_entropy_rows(xp, logits, targets[part], share, losses[part], ignored, wants_gradients)
         if wants_gradients:
             product(xp, logits, weight.T, out=dx[part])
-            product(xp, logits.T, x2[part], out=dweight_t, add=again)
+            product(xp, logits.T, x2[part], **({"add_to": dweight_t} if again else {"out": dweight_t}))
             if bias is not None:
-                dbias = dbias + column_sums(xp, logits) if again else column_sums(xp, logits)
+                dbias = column_sums(xp, logits, add_to=dbias)
     launch(xp, "sum_all", 1, 1024, losses, loss, N)
     return loss, (
         lambda dout: (dx * dout).reshape(shape),
@@ -221,22 +225,23 @@ def embedding(weight, ids):
     out = xp.empty((N, C), weight.dtype)
     launch(xp, "embedding_forward", blocks_for(out.size, 4 * THREADS), THREADS, contiguous(weight), ids, out, N, C, V)
 
-    def dweight(dout):
+    def dweight(dout, add_to):
         threads, stretches = 128, max(1, min(64, 4096 // V))
         partial = xp.empty((stretches, V * C), dout.dtype)
         grid = (V, blocks_for(C, threads), stretches)
         launch(xp, "embedding_backward", grid, threads, contiguous(as_rows(dout)), ids, partial, N, C, V)
-        return (column_sums(xp, partial) if stretches > 1 else partial).reshape(V, C)
+        return column_sums(xp, partial, None if add_to is None else add_to.reshape(V * C)).reshape(V, C)
 
-    return out.reshape(*ids_shape, C), dweight
+    return out.reshape(*ids_shape, C), AddingPullback(dweight)
 
 
-def column_sums(xp, x):
-    """(N, C) -> (C), in two rounds if there are many rows."""
+def column_sums(xp, x, add_to=None):
+    """(N, C) -> (C), in two rounds if there are many rows; or added to an array."""
     (N, C), stretches = x.shape, stretches_of(x.shape[0])
-    out = xp.empty((stretches, C), x.dtype)
-    launch(xp, "column_sums", (blocks_for(C, 32), stretches), (32, 8), x, out, N, C)
-    return column_sums(xp, out) if stretches > 1 else out.reshape(C)
+    last = stretches == 1
+    out = add_to if last and add_to is not None else xp.empty((stretches, C), x.dtype)
+    launch(xp, "column_sums", (blocks_for(C, 32), stretches), (32, 8), x, out, N, C, last and add_to is not None)
+    return out.reshape(C) if last else column_sums(xp, out, add_to)
 
 
 def stretches_of(rows):

@@ -19,10 +19,10 @@ def set_precision(name):
     _compute_type = COMPUTE_TYPES[name]
 
 
-def product(xp, a, b, out=None, add=False):
-    """a @ b for float32 matrices (n, k), (k, m), or stacks of as many of them; into `out`, or added to it.
+def product(xp, a, b, out=None, add_to=None):
+    """a @ b for float32 matrices (n, k), (k, m), or stacks of as many of them; into `out`, or added to an array `add_to`.
 
-    a and b may be transposed views: one of the last two axes must be contiguous. `out` must be contiguous in its last.
+    a and b may be transposed views: one of the last two axes must be contiguous, in the result the last.
     """
     from cupy_backends.cuda.libs import cublas
 
@@ -30,7 +30,10 @@ def product(xp, a, b, out=None, add=False):
     m = b.shape[-1]
     if list(b.shape) != [*stack, k, m]:
         raise ValueError(f"matrix product: shapes {a.shape} and {b.shape} do not fit")
-    if out is None:
+    add = add_to is not None
+    if add:
+        out = add_to
+    elif out is None:
         out = xp.empty((*stack, n, m), np.float32)
     a_flag, a_width = _layout(a)
     b_flag, b_width = _layout(b)
