@@ -5,6 +5,7 @@ CuPy is only ever imported by `device_module("cuda")`, so a machine without a GP
 
 import ctypes
 import functools
+import re
 import sys
 
 import numpy as np
@@ -41,11 +42,13 @@ def device_module(device):
     """The array library for "cpu", "cuda" or "cuda:N". Raises ValueError or RuntimeError saying what is missing."""
     if device == "cpu":
         return np
-    if device.split(":")[0] != "cuda":
+    if not re.fullmatch(r"cuda(:\d+)?", device):
         raise ValueError(f"unknown device {device!r}: cpu, cuda or cuda:N")
     try:
         import cupy
-    except ImportError:
+    except ModuleNotFoundError as error:
+        if error.name != "cupy":
+            raise RuntimeError(f"CuPy lacks the module {error.name}: install it again") from None
         raise RuntimeError(f"no CuPy for {device}: pip install -e '.[cuda12]' or '.[cuda13]'") from None
     return cupy
 
@@ -61,7 +64,11 @@ def move(array, device):
 
 def _gpu(xp, device):
     """CuPy's Device for "cuda" or "cuda:N"."""
-    return xp.cuda.Device(int(device.partition(":")[2] or 0))
+    return xp.cuda.Device(_gpu_number(device))
+
+
+def _gpu_number(device):
+    return int(device.partition(":")[2] or 0)
 
 
 def choose_device(wanted="auto"):
@@ -84,16 +91,41 @@ def choose_device(wanted="auto"):
 
 
 def _probe(device):
-    """Use every lazily loaded library once; CuPy imports, and even counts devices, where none of them can be had."""
+    """Use every lazily loaded library once: CuPy can be imported where none of them is to be had.
+
+    Raises RuntimeError with what to do about the first that fails.
+    """
     xp = device_module(device)
+    runtime = xp.cuda.runtime
     try:
+        count = runtime.getDeviceCount()
+        if _gpu_number(device) >= count:
+            raise RuntimeError(f"this machine has {count}, numbered from 0")
         with _gpu(xp, device):
             x = xp.arange(4, dtype=xp.float32).reshape(2, 2)  # NVRTC and the headers
             if (x @ x).tolist() != [[2, 3], [6, 11]]:  # cuBLAS
                 raise RuntimeError("a product of two matrices came out wrong")
     except Exception as error:
-        reason = str(error).partition("\n")[0]
-        raise RuntimeError(f"{device} cannot be used: {type(error).__name__}: {reason}") from None
+        reason = _remedy(error, runtime.driverGetVersion() // 1000, runtime.runtimeGetVersion() // 1000)
+        raise RuntimeError(f"{device} cannot be used: {reason}") from None
+
+
+def _remedy(error, driver, cuda):
+    """One line on what CuPy's error means here. driver: the CUDA that it can do, 0 without one; cuda: CuPy's own."""
+    text = str(error) if type(error) is RuntimeError else f"{type(error).__name__}: {error}"
+    missing = f"not found; pip install 'cupy-cuda{cuda}x[ctk]' brings it"
+    old = f"the NVIDIA driver can do CUDA {driver}, CuPy is made for {cuda}; update the driver, or take the extra cuda{driver}"
+    for sign, meaning in (
+        ("InsufficientDriver", old if driver else "there is no NVIDIA driver; nvidia-smi should list the GPU"),
+        ("NoDevice", "the NVIDIA driver sees no GPU; look at nvidia-smi and CUDA_VISIBLE_DEVICES"),
+        ("CUDA headers", f"CUDA's headers: {missing}"),
+        ("nvrtc", f"CUDA's compiler NVRTC: {missing}"),
+        ("cublas", f"CUDA's library cuBLAS: {missing}"),
+        ("OutOfMemory|MemoryAllocation|ALLOC_FAILED", "its memory is full; nvidia-smi shows who uses it"),
+    ):
+        if re.search(sign, text):
+            return meaning
+    return text.partition("\n")[0]
 
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # from malloc.h

@@ -62,7 +62,10 @@ def table(found):
 
 
 def install(compute_capability=(9, 0), without=()):
-    """The module cupy, on one pretended GPU. `without` names what is missing on this machine: nvrtc, headers, cublas."""
+    """The module cupy, on one pretended GPU.
+
+    without: what this machine lacks, among "nvrtc", "headers", "cublas", "gpu", "memory", "new driver".
+    """
     if "cupy" in sys.modules:
         raise RuntimeError("cupy is imported already; the pretended driver must come first")
     os.environ.setdefault("CUPY_ACCELERATORS", "")  # CUB is compiled code that asks for a GPU of its own
@@ -70,6 +73,11 @@ def install(compute_capability=(9, 0), without=()):
     from cupy_backends.cuda.api import driver, runtime
 
     fakes = _fakes(compute_capability)
+    if "gpu" in without:
+        fakes["getDeviceCount"] = lambda *_: runtime.check_status(100)  # raises cudaErrorNoDevice
+    if "new driver" in without:
+        fakes["driverGetVersion"] = lambda *_: 12040
+        fakes["getDeviceCount"] = lambda *_: runtime.check_status(35)  # cudaErrorInsufficientDriver
     for module in (runtime, driver):
         _replace_functions(module, fakes)
     _load_stub("libcurand.so", "curand")
@@ -79,6 +87,8 @@ def install(compute_capability=(9, 0), without=()):
     _hide(without)
     import cupy
 
+    if "memory" in without:
+        cupy.get_default_memory_pool().set_limit(size=1)
     return cupy
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -173,8 +174,9 @@ def test_the_benchmark(cupy):
     assert {"layer_norm_forward", "product (16384, 384) (384, 1152)", "adamw"} <= gpu.profile(steps=1).keys()
 
 
-def call(*command):
-    return subprocess.run([sys.executable, "-m", "tests.dryrun", *command], cwd=ROOT, capture_output=True, text=True, timeout=300)
+def call(*command, **environment):
+    options = dict(cwd=ROOT, capture_output=True, text=True, timeout=300, env=os.environ | environment)
+    return subprocess.run([sys.executable, *command], **options)
 
 
 def test_train_py(text_file, tmp_path):
@@ -184,7 +186,50 @@ def test_train_py(text_file, tmp_path):
         [*first, "--out", tmp_path / "run"],
         ["--device", "cuda", "--resume", tmp_path / "run", "--stop-after", "0"],
     ):
-        result = call("train.py", *arguments)
+        result = call("-m", "tests.dryrun", "train.py", *arguments)
         assert result.returncode == 0, result.stderr
         assert "preset smoke on cuda" in result.stdout
     assert "20 steps in" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("nvrtc", r"cuda cannot be used: CUDA's compiler NVRTC: not found; pip install 'cupy-cuda13x\[ctk\]' brings it"),
+        ("headers", r"cuda cannot be used: CUDA's headers: not found; pip install 'cupy-cuda13x\[ctk\]' brings it"),
+        ("cublas", r"cuda cannot be used: CUDA's library cuBLAS: not found; pip install 'cupy-cuda13x\[ctk\]' brings it"),
+        ("gpu", r"cuda cannot be used: the NVIDIA driver sees no GPU; look at nvidia-smi and CUDA_VISIBLE_DEVICES"),
+        ("memory", r"cuda cannot be used: its memory is full; nvidia-smi shows who uses it"),
+        ("second gpu", r"cuda:1 cannot be used: this machine has 1, numbered from 0"),
+        (
+            "new driver",
+            r"cuda cannot be used: the NVIDIA driver can do CUDA 12, CuPy is made for 13; update the driver, or .* cuda12",
+        ),
+    ],
+)
+def test_a_gpu_that_cannot_be_used_is_explained(missing, message):
+    device = "cuda:1" if missing == "second gpu" else "cuda"
+    result = call("-m", "tests.dryrun", f"--without={missing}", "train.py", "--device", device)
+    assert result.returncode == 2 and re.fullmatch(f"error: {message}\n", result.stderr)
+
+
+def test_no_driver(text_file, tmp_path):
+    """No pretended one either: what users without a GPU see."""
+    message = "there is no NVIDIA driver; nvidia-smi should list the GPU|the NVIDIA driver sees no GPU; .*"
+    result = call("train.py", "--device", "cuda", CUDA_VISIBLE_DEVICES="")
+    assert result.returncode == 2 and re.fullmatch(f"error: cuda cannot be used: ({message})\n", result.stderr)
+    smoke = [
+        "train.py",
+        "--preset",
+        "smoke",
+        "--max-steps",
+        "1",
+        "--eval-iters",
+        "1",
+        "--data",
+        text_file,
+        "--out",
+        tmp_path / "run",
+    ]
+    result = call(*smoke, CUDA_VISIBLE_DEVICES="")
+    assert result.returncode == 0 and re.search(f"preset smoke on cpu.*\\(cuda cannot be used: ({message})\\)", result.stdout)
