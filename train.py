@@ -145,7 +145,7 @@ def main(argv=None):
         sys.exit(interrupted.exit_code)
     print(f"{last_step} steps in {training_seconds:.1f} s of training; best validation loss {run.best['val_loss']:.4f}, ", end="")
     print(f"{dataset.bits_per_byte('val', run.best['val_loss']):.4f} bits per byte, ", end="")
-    print(f"peak memory {estimate.peak_memory() / 1e6:,.0f} MB")
+    print(f"peak memory {estimate.peak_memory(workers) / 1e6:,.0f} MB")
     print(run.sample(last_step))
     print(f"saved {folder}; more text: python -m tinygpt sample {run.folder}")
 

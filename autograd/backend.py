@@ -13,9 +13,8 @@ import numpy as np
 
 def array_module(array):
     """`numpy` or `cupy`, whichever owns `array`. Everything that is not a CuPy array belongs to NumPy."""
-    if isinstance(array, (np.ndarray, np.generic)) or "cupy" not in sys.modules:
-        return np
-    return sys.modules["cupy"].get_array_module(array)
+    cupy = sys.modules.get("cupy")  # not asked itself: the first get_array_module imports more, which fails between threads
+    return cupy if cupy and isinstance(array, cupy.ndarray) else np
 
 
 def device_of(array):
@@ -126,6 +125,14 @@ def _remedy(error, driver, cuda):
         if re.search(sign, text):
             return meaning
     return text.partition("\n")[0]
+
+
+def gpu_memory():
+    """Bytes of the current GPU's memory that this program has taken or can still take."""
+    cupy = sys.modules["cupy"]
+    pool = cupy.get_default_memory_pool()
+    obtainable = cupy.cuda.runtime.memGetInfo()[0] + pool.total_bytes()
+    return min(obtainable, pool.get_limit() or obtainable)
 
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # from malloc.h

@@ -215,7 +215,6 @@ def module():
     cupy.ndarray, cupy.inf, cupy.float32, cupy.int32 = ndarray, np.inf, np.float32, np.int32
     cupy.asnumpy = lambda array: array.get() if isinstance(array, ndarray) else np.asarray(array)
     cupy.asarray = lambda a, dtype=None: ndarray(np.array(a._host if isinstance(a, ndarray) else a, dtype=dtype))
-    cupy.get_array_module = lambda *arrays: cupy if any(isinstance(a, ndarray) for a in arrays) else np
     device = types.SimpleNamespace(get_cublas_handle=lambda: 0)
     cupy.cuda = types.SimpleNamespace(Device=lambda number: contextlib.nullcontext(), device=device)
     cupy.RawModule = RawModule

@@ -1,5 +1,6 @@
 """The real CuPy without a GPU (see dryrun.py): `pytest -m dryrun tests/test_dryrun.py`, a process of its own."""
 
+import gc
 import importlib.util
 import os
 import re
@@ -15,7 +16,7 @@ from autograd.cuda.launch import signatures, source
 from benchmarks import gpu
 from tests import dryrun, strict_cupy
 from tests.opcases import CASES
-from tinygpt import checkpoint
+from tinygpt import checkpoint, estimate
 from tinygpt.config import resolve
 from tinygpt.generate import generate
 from tinygpt.model import GPT
@@ -56,6 +57,7 @@ class Training:
         self.config = config = resolve({"preset": "shakespeare"} | settings)
         self.tokenizer = CharTokenizer("".join(map(chr, range(32, 97))))
         self.model = GPT(config.model_config(self.tokenizer.vocab_size), config.seed).to("cuda")
+        self.model.transformer.recompute_blocks = config.activation_checkpointing
         self.optimizer = AdamW(self.model.parameter_groups(config.weight_decay, config.decay_vectors), lr=config.learning_rate)
         self.workers = Workers(self.model, self.optimizer, threads=1, micro_batch=config.batch_size)
         ids = np.random.default_rng(0).integers(65, size=(config.batch_size, config.block_size + 1))
@@ -190,6 +192,47 @@ def test_train_py(text_file, tmp_path):
         assert result.returncode == 0, result.stderr
         assert "preset smoke on cuda" in result.stdout
     assert "20 steps in" in result.stdout
+
+
+def test_a_full_gpu_names_a_micro_batch_that_fits(text_file, tmp_path):
+    command = ["-m", "tests.dryrun", "train.py", "--device", "cuda", "--preset", "shakespeare", "--data", text_file]
+    command += ["--max-steps", "2", "--eval-iters", "1", "--sample-tokens", "5", "--out", tmp_path / "run"]
+    result = call(*command, CUPY_GPU_MEMORY_LIMIT="1_000_000_000")
+    message = (
+        r"error: the GPU's memory is full: a step needs about [\d,]+ MB, and 1,000 MB can be had; try (--micro-batch) (\d+)\n"
+    )
+    advice = re.fullmatch(message, result.stderr)
+    assert result.returncode == 2 and int(advice[2]) >= 8
+    result = call(*command, *advice.groups(), "--overwrite", CUPY_GPU_MEMORY_LIMIT="1_000_000_000")
+    assert result.returncode == 0, result.stderr
+    said, was = (
+        float(re.search(rf"{what} ([\d,]+) MB", result.stdout)[1].replace(",", "")) for what in ("memory: about", "peak memory")
+    )
+    assert said == pytest.approx(was, rel=0.1)
+    result = call(*command, "--overwrite", CUPY_GPU_MEMORY_LIMIT="100_000_000")
+    assert result.returncode == 2 and re.fullmatch("error: Out of memory allocating .*; a smaller model .*\n", result.stderr)
+
+
+SHAPES = {
+    "wide": dict(n_layer=4, n_head=2, n_embd=1024, block_size=128),
+    "many heads": dict(n_layer=4, n_head=16, n_embd=256, block_size=512),
+    "small": dict(batch_size=8),
+    "checkpointing": dict(n_layer=12, n_embd=768, n_head=12, block_size=1024, batch_size=4, activation_checkpointing=True),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_estimate_of_gpu_memory(cupy, name):
+    """CuPy's pool knows, even here, how much a step takes of the memory."""
+    pool = cupy.get_default_memory_pool()
+    gc.collect()
+    pool.free_all_blocks()
+    before = pool.total_bytes()
+    training = Training(**SHAPES[name])
+    training.step(0)
+    training.step(1)
+    needed, _ = estimate.needed_and_available(training.workers)
+    assert needed == pytest.approx(pool.total_bytes() - before, rel=0.15)
 
 
 @pytest.mark.parametrize(

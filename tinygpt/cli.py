@@ -79,10 +79,8 @@ def exit_with_code(function):
         print(f"error: {speaker()}{error}", file=sys.stderr)
         sys.exit(2)
     except MemoryError as error:
-        print(
-            f"error: {speaker()}out of memory{f': {error}' if str(error) else ''}; a smaller model or batch needs less",
-            file=sys.stderr,
-        )
+        reason = str(error).rstrip(".") or "out of memory"
+        print(f"error: {speaker()}{reason}; a smaller model or batch needs less", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:  # the reader of our output, `head` for one, has gone
         sys.stderr.close()

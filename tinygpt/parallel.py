@@ -17,6 +17,8 @@ from threadpoolctl import threadpool_limits
 from autograd import Tensor, no_grad
 from autograd.backend import keep_freed_memory
 from autograd.optim import flatten
+from tinygpt import estimate
+from tinygpt.config import UserError
 from tinygpt.estimate import available_memory, parameter_count, training_memory
 from tinygpt.ranks import ALONE
 
@@ -72,7 +74,12 @@ class Workers:
             self.gradients[worker].fill(0)
             return self._losses(worker, ids, targets, stream, backward=True)
 
-        loss = sum(self._on_all(share))
+        try:
+            loss = sum(self._on_all(share))
+        except MemoryError:
+            if estimate.is_on_gpu(self):
+                raise UserError(estimate.out_of_gpu_memory(self)) from None
+            raise
         for gradient in self.gradients[1:]:
             self.gradients[0] += gradient
         self.ranks.add_up(self.gradients[0])
