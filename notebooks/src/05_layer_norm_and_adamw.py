@@ -4,7 +4,7 @@
 # Two things make a deep network trainable: layers that keep their signals at a healthy size, and an optimiser that takes
 # steps of a healthy length. Both are short. Both have a trap or two that no loss curve will show you.
 #
-# **You will write** a layer norm (3 lines), its fused backward pass (4 lines), and a step of AdamW (4 lines).
+# **You will write** a layer norm (3 lines), its fused backward pass (4 lines) and a step of AdamW (4 lines).
 # **You need** notebooks 3 and 4. About 75 minutes.
 
 # %%

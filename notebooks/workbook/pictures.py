@@ -28,7 +28,7 @@ class Picture:
     def _repr_png_(self):
         buffer = io.BytesIO()
         with rc_context(STYLE):
-            self.figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
+            self.figure.savefig(buffer, format="png", dpi=100, bbox_inches="tight", metadata={"Software": None})
         return buffer.getvalue()
 
     def __repr__(self):

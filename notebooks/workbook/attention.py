@@ -1,0 +1,304 @@
+"""Notebook 6: causal attention."""
+
+import numpy as np
+
+import autograd as ag
+from autograd.ops import attention as library
+from workbook.checking import Checks, Exercise, Wrong
+from workbook.pictures import BLUE, GREY, RED, Picture, panels
+
+check = Checks()
+RNG = np.random.default_rng(6)
+
+
+def normal(*shape):
+    return RNG.normal(size=shape)
+
+
+def swap(x):
+    return x.swapaxes(-1, -2)
+
+
+def softmax(x, axis=-1):
+    return ag.softmax.raw(x, axis)[0]
+
+
+def future(scores):
+    """True where the key (column) comes after the query (row)."""
+    return np.triu(np.ones(scores.shape[-2:], bool), 1)
+
+
+# --- causal_weights -----------------------------------------------------------------------------------------------------
+
+
+def causal_weights(scores):
+    return softmax(np.where(future(scores), -np.inf, scores))
+
+
+def _masked(mask=future, value=-np.inf, axis=-1):
+    return lambda scores: softmax(np.where(mask(scores), value, scores), axis)
+
+
+check.add(
+    "causal_weights",
+    Exercise(
+        causal_weights,
+        [(normal(5, 5),), (normal(2, 3, 4, 4) * 3,), (normal(1, 1),)],
+        {
+            "Nothing is masked: every position sees the future.": softmax,
+            "The wrong triangle is masked: positions see only the future. Row i may look at columns 0 to i.": _masked(
+                lambda s: np.tril(np.ones(s.shape[-2:], bool), -1)
+            ),
+            "The diagonal is masked as well, so the first position sees nothing at all, and its row is nan. A position may "
+            "look at itself: `np.triu(..., 1)`.": _masked(lambda s: np.triu(np.ones(s.shape[-2:], bool))),
+            "One position of the future stays visible: the mask begins a diagonal too late. `np.triu(..., 1)`.": _masked(
+                lambda s: np.triu(np.ones(s.shape[-2:], bool), 2)
+            ),
+            "The future's scores are set to 0, and exp(0) is 1, not 0. Minus infinity is the score whose weight is 0.": _masked(
+                value=0.0
+            ),
+            "The weights were masked after the softmax, so rows no longer add up to 1. Mask the scores, before it.": lambda s: (
+                np.where(future(s), 0.0, softmax(s))
+            ),
+            "The softmax runs over the queries: columns add up to 1 instead of rows. Sum over the keys, axis -1.": _masked(
+                axis=-2
+            ),
+        },
+    ),
+)
+
+
+# --- attention ------------------------------------------------------------------------------------------------------------
+
+
+def attention(q, k, v):
+    p = causal_weights(q @ swap(k) * q.shape[-1] ** -0.5)
+    return p @ v, p
+
+
+def _attention(scale=lambda q: q.shape[-1] ** -0.5, scores=lambda q, k: q @ swap(k), weights=causal_weights):
+    def wrong(q, k, v):
+        p = weights(scores(q, k) * scale(q))
+        return p @ v, p
+
+    return wrong
+
+
+def _two(function, *case):
+    answer = function(*case)
+    if not isinstance(answer, tuple) or len(answer) != 2:
+        raise Wrong("Return two arrays: the result (..., T, D) and the weights (..., T, T).")
+    return {"the weights": answer[1], "the result": answer[0]}
+
+
+def _inspect_future(answer):
+    """Numbers are right already; this shows the property for which all of it is done."""
+    q, k, v = normal(3, 6, 4)
+    changed = [np.concatenate([a[:4], normal(2, 4)]) for a in (q, k, v)]
+    if not np.array_equal(answer(q, k, v)[0][:4], answer(*changed)[0][:4]):
+        raise Wrong("Changing the last two positions changes the results of the first four: the future leaks.")
+
+
+check.add(
+    "attention",
+    Exercise(
+        attention,
+        [(normal(4, 4), normal(4, 4), normal(4, 4)), (normal(5, 9), normal(5, 9), normal(5, 9)), tuple(normal(3, 2, 2, 4, 3))],
+        {
+            "The scores are not scaled. Divide them by √D, or the softmax becomes a hard choice as D grows.": _attention(
+                lambda q: 1.0
+            ),
+            "The scale is 1/D. It is 1/√D: a sum of D random products grows like √D.": _attention(lambda q: 1 / q.shape[-1]),
+            "The scale is √D, but should be 1/√D: divide, do not multiply.": _attention(lambda q: q.shape[-1] ** 0.5),
+            "You scale by √T, the number of positions. It is D, the number of channels that a score sums over.": _attention(
+                lambda q: q.shape[-2] ** -0.5
+            ),
+            "Queries and keys are swapped: entry (i, j) of the scores must belong to query i and key j, q @ kᵀ.": _attention(
+                scores=lambda q, k: k @ swap(q)
+            ),
+            "The scale is applied after the softmax, where rows no longer add up to 1. Scale the scores.": lambda q, k, v: (
+                causal_weights(q @ swap(k)) * q.shape[-1] ** -0.5 @ v,
+                causal_weights(q @ swap(k)) * q.shape[-1] ** -0.5,
+            ),
+            "Nothing is masked: every position sees the future.": _attention(weights=softmax),
+            "The weights mix the keys instead of the values: p @ v.": lambda q, k, v: (
+                attention(q, k, v)[1] @ k,
+                attention(q, k, v)[1],
+            ),
+            "The weights are transposed before they meet the values: p @ v, row i mixes what query i looks at.": lambda q, k, v: (
+                swap(attention(q, k, v)[1]) @ v,
+                attention(q, k, v)[1],
+            ),
+        },
+        _two,
+        _inspect_future,
+    ),
+)
+
+
+# --- attention_pullback -----------------------------------------------------------------------------------------------------
+
+
+def attention_pullback(dout, q, k, v, p):
+    scale = q.shape[-1] ** -0.5
+    dp = dout @ swap(v)
+    ds = p * (dp - (p * dp).sum(-1, keepdims=True)) * scale
+    return ds @ k, swap(ds) @ q, swap(p) @ dout
+
+
+def _pullback(ds=None, dq=None, dk=None, dv=None, scale=lambda d: d**-0.5):
+    """The pullback with another dS (from p and dp), dq, dk, dv or scale."""
+
+    def wrong(dout, q, k, v, p):
+        dp = dout @ swap(v)
+        d = (ds(p, dp) if ds else p * (dp - (p * dp).sum(-1, keepdims=True))) * scale(q.shape[-1])
+        return (
+            dq(d, q, k) if dq else d @ k,
+            dk(d, q, k) if dk else swap(d) @ q,
+            dv(p, dout) if dv else swap(p) @ dout,
+        )
+
+    return wrong
+
+
+def _case(*shape):
+    q, k, v, dout = (normal(*shape) for _ in range(4))
+    return dout, q, k, v, attention(q, k, v)[1]
+
+
+def _three(function, *case):
+    answer = function(*case)
+    if not isinstance(answer, tuple) or len(answer) != 3:
+        raise Wrong("Return three arrays: dq, dk, dv.")
+    return dict(zip(("dq", "dk", "dv"), answer, strict=True))
+
+
+check.add(
+    "attention_pullback",
+    Exercise(
+        attention_pullback,
+        [_case(4, 4), _case(5, 3), _case(2, 2, 4, 6)],
+        {
+            "In dq and dk the scale is missing: it multiplied the scores on the way forward, so it multiplies on the way back.": (
+                _pullback(scale=lambda d: 1.0)
+            ),
+            "The scale is in dq and dk twice.": _pullback(scale=lambda d: 1 / d),
+            "dq has the scale, dk has not. Both went into the scores, which were scaled.": _pullback(
+                dk=lambda d, q, k: swap(d) @ q * q.shape[-1] ** 0.5
+            ),
+            "dk has the scale, dq has not. Both went into the scores, which were scaled.": _pullback(
+                dq=lambda d, q, k: d @ k * q.shape[-1] ** 0.5
+            ),
+            "The softmax's normalisation was held constant: the term - sum(p * dp) is missing.": _pullback(lambda p, dp: p * dp),
+            "Only the diagonal of the softmax's Jacobian: more weight for one key is less for all others of its row.": _pullback(
+                lambda p, dp: p * (1 - p) * dp
+            ),
+            "The softmax was skipped on the way back: dS is not dP. Use your pullback of notebook 4.": _pullback(
+                lambda p, dp: dp
+            ),
+            "The factor p in front of the softmax's pullback is missing. Without it the masked future gets gradients, too.": (
+                _pullback(lambda p, dp: dp - (p * dp).sum(-1, keepdims=True))
+            ),
+            "In the softmax's pullback the sum runs over queries. Each row of p is a softmax: sum over keys, axis -1.": _pullback(
+                lambda p, dp: p * (dp - (p * dp).sum(-2, keepdims=True))
+            ),
+            "In the softmax's pullback dp is not weighted with p: sum(p * dp).": _pullback(
+                lambda p, dp: p * (dp - dp.sum(-1, keepdims=True))
+            ),
+            "The transpose is missing in dv: key j's value was used by all queries i, so dv = pᵀ @ dout.": _pullback(
+                dv=lambda p, dout: p @ dout
+            ),
+            "The transpose is missing in dk: dk = dSᵀ @ q.": _pullback(dk=lambda d, q, k: d @ q),
+            "dq needs no transpose: dq = dS @ k.": _pullback(dq=lambda d, q, k: swap(d) @ k),
+            "dq and dk come in the wrong order.": _pullback(dq=lambda d, q, k: swap(d) @ q, dk=lambda d, q, k: d @ k),
+            "dq is made from q, dk from k. It is the other way round: q was multiplied by k.": _pullback(
+                dq=lambda d, q, k: d @ q, dk=lambda d, q, k: swap(d) @ k
+            ),
+        },
+        _three,
+    ),
+)
+
+
+# --- split_heads --------------------------------------------------------------------------------------------------------------
+
+
+def split_heads(x, n_head):
+    return library.split_heads(x, 1, n_head)[0]
+
+
+check.add(
+    "split_heads",
+    Exercise(
+        split_heads,
+        [(normal(2, 4, 8), 2), (normal(3, 2, 6), 3), (normal(1, 4, 4), 2)],
+        {
+            "One reshape does not do it: it tears positions apart and mixes them into heads. First (B, T, H, D), then swap the "
+            "axes T and H.": lambda x, h: x.reshape(x.shape[0], h, x.shape[1], -1),
+            "The channels are dealt out to the heads in turn. Head 0 has the first D channels: reshape to (B, T, H, D), H "
+            "before D.": lambda x, h: x.reshape(*x.shape[:2], -1, h).transpose(0, 3, 1, 2),
+            "The axes T and H are not swapped yet: (B, T, H, D) -> (B, H, T, D).": lambda x, h: x.reshape(*x.shape[:2], h, -1),
+            "The last two axes are swapped: (B, H, D, T) in place of (B, H, T, D).": lambda x, h: x.reshape(
+                *x.shape[:2], h, -1
+            ).transpose(0, 2, 3, 1),
+        },
+    ),
+)
+
+
+def merge_heads(x):
+    """(B, H, T, D) -> (B, T, H * D), the inverse of split_heads."""
+    B, H, T, D = x.shape
+    return x.swapaxes(1, 2).reshape(B, T, H * D)
+
+
+# --- a task to learn ------------------------------------------------------------------------------------------------------------
+
+
+def letters(rng, rows=32, length=16, vocab_size=12):
+    """Random letters (rows, length)."""
+    return rng.integers(vocab_size, size=(rows, length))
+
+
+# --- pictures -----------------------------------------------------------------------------------------------------------------
+
+
+def plot_maps(maps, labels=None):
+    """Attention maps by name: row i shows what position i looks at."""
+    figure, axes = panels(len(maps), width=min(9, 3.2 * len(maps)), height=3.4)
+    for ax, (name, weights) in zip(np.atleast_1d(axes), maps.items(), strict=True):
+        ax.imshow(weights, cmap="Blues", vmin=0, vmax=max(weights.max(), 0.3))
+        ax.set(title=name, xlabel="looks at")
+        ticks = range(len(weights)) if labels else []
+        ax.set(xticks=ticks, yticks=ticks, xticklabels=labels or [], yticklabels=labels or [])
+    np.atleast_1d(axes)[0].set(ylabel="position")
+    return Picture(figure, "attention maps: " + ", ".join(maps))
+
+
+def plot_scale(widths, rng):
+    """How sharp the softmax gets with and without scaling as the number of channels grows."""
+    figure, axes = panels(width=6, height=3)
+    for name, power, color in (("q · k", 0.0, RED), ("q · k / √D", -0.5, BLUE)):
+        largest = []
+        for D in widths:
+            q, k = rng.normal(size=(2, 300, 16, D))
+            scores = np.einsum("nd,njd->nj", q[:, 0], k) * D**power
+            largest.append(softmax(scores).max(-1).mean())
+        axes.semilogx(widths, largest, "o-", color=color, label=name, base=2)
+    axes.axhline(1 / 16, color=GREY, ls="--", lw=0.8)
+    axes.text(widths[-1], 1 / 16 + 0.02, "all 16 the same", color=GREY, fontsize=8, ha="right")
+    axes.set(xlabel="channels D", ylabel="largest of 16 weights", ylim=(0, 1))
+    axes.legend()
+    return Picture(figure, "sharpness of attention against width")
+
+
+def plot_curves(curves, reference, name):
+    """Loss curves with one dashed line."""
+    figure, axes = panels(width=6.5, height=3)
+    for (label, curve), color in zip(curves.items(), (BLUE, RED), strict=False):
+        axes.plot(curve, color=color, label=label)
+    axes.axhline(reference, color=GREY, ls="--", lw=0.8)
+    axes.text(1.01, reference, name, transform=axes.get_yaxis_transform(), va="center", fontsize=8, color=GREY)
+    axes.set(xlabel="step", ylabel="loss", ylim=(0, None))
+    axes.legend()
+    return Picture(figure, "losses")
