@@ -16,8 +16,8 @@ from autograd.cuda.products import set_precision
 from tinygpt import anomaly, checkpoint, cli, data, estimate, parallel, resume
 from tinygpt.config import UserError, to_toml
 from tinygpt.generate import generate, prompt_ids
+from tinygpt.gpt2 import initial_model
 from tinygpt.interrupt import Interrupt
-from tinygpt.model import GPT
 from tinygpt.ranks import start_ranks
 from tinygpt.run import open_run
 from tinygpt.tokenizer import choose_tokenizer
@@ -39,7 +39,7 @@ def main(argv=None):
     dataset = data.Dataset(text, tokenizer, config.block_size, ranks).to(device)
 
     set_precision(config.precision)
-    model = GPT(config.model_config(tokenizer.vocab_size), config.seed).to(device)
+    model = initial_model(config, tokenizer, saved).to(device)
     model.transformer.recompute_blocks = config.activation_checkpointing
     optimizer = AdamW(
         model.parameter_groups(config.weight_decay, config.decay_vectors),
@@ -100,7 +100,8 @@ def main(argv=None):
         run.log("evaluation", step, **values, training_seconds=training_seconds)
         run.plot_losses()
         if config.sample_tokens:
-            sample = generate(model, prompt_ids(tokenizer, ""), config.sample_tokens, temperature=0.8, seed=config.seed)
+            options = dict(temperature=0.8, seed=config.seed, vocab_size=tokenizer.vocab_size)
+            sample = generate(model, prompt_ids(tokenizer, ""), config.sample_tokens, **options)
             run.save_sample(step, tokenizer.decode(list(sample)))
 
     def save(step):

@@ -135,7 +135,7 @@ class Checkpoint:
 
     def model_config(self):
         path = self.folder / "config.json"
-        return from_dict(GPTConfig, _read_json(path), path)
+        return from_dict(GPTConfig, read_json(path), path)
 
     def model(self):
         """The GPT with its weights."""
@@ -171,7 +171,7 @@ def load_for_sampling(path):
     """(model, tokenizer, state) of a run's folder (its newest checkpoint) or of a checkpoint's folder."""
     saved = load(path)
     model, tokenizer = saved.model(), saved.tokenizer()
-    if model.config.vocab_size != tokenizer.vocab_size:
+    if model.config.vocab_size < tokenizer.vocab_size:
         raise UserError(
             f"{saved.folder}: tokenizer.json has {tokenizer.vocab_size} tokens, config.json {model.config.vocab_size}"
         )
@@ -195,7 +195,7 @@ def find(path):
 
 def read_arrays(path, shapes):
     """Yield (name, float32 array) for each name in `shapes`, one at a time. UserError unless the file holds just these."""
-    _check_header(path)
+    check_header(path)
     try:
         with safe_open(path, framework="np") as file:
             names = set(file.keys())
@@ -210,7 +210,7 @@ def read_arrays(path, shapes):
         raise UserError(f"{path} cannot be read: {error}") from None
 
 
-def _check_header(path):
+def check_header(path):
     """Refuse what is no safetensors file before anything is made of its content."""
     try:
         with open(path, "rb") as file:
@@ -231,7 +231,7 @@ def _fill(targets, path):
 
 
 def _read_state(path):
-    state = _read_json(path)
+    state = read_json(path)
     if state.get("format") != FORMAT:
         raise UserError(f"{path}: format {state.get('format')!r:.80} is not known to this version, which reads {FORMAT}")
     if not _is_sealed(state, path):
@@ -295,7 +295,7 @@ def _read_text(path, largest):
         raise UserError(f"{path} cannot be read: {error}") from None
 
 
-def _read_json(path):
+def read_json(path):
     """The object in a small JSON file."""
     try:
         value = json.loads(_read_text(path, LARGEST_FILE))

@@ -7,7 +7,7 @@ import sys
 import warnings
 
 from autograd.backend import choose_device
-from tinygpt import checkpoint, resume
+from tinygpt import checkpoint, gpt2, resume
 from tinygpt.config import PRESETS, TrainConfig, UserError, checked, nearest, read_toml, resolve
 from tinygpt.ranks import rank_by_engine, speaker
 
@@ -58,7 +58,11 @@ def train_config(argv):
         settings["device"] = config.device
     device, why = device_for(settings.get("device", "auto"))
     if not path:
-        config = resolve(settings, default_preset="laptop" if device == "cpu" else "shakespeare")
+        default_preset = "laptop" if device == "cpu" else "shakespeare"
+        if settings.get("init_from"):
+            settings = gpt2.settings_from(settings["init_from"], settings)
+            default_preset = "finetune"
+        config = resolve(settings, default_preset)
     return config, start, device, why
 
 

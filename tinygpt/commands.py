@@ -3,10 +3,11 @@
 import contextlib
 import sys
 
-from tinygpt import checkpoint, data
+from tinygpt import data, gpt2
 from tinygpt.cli import Parser, device_for
 from tinygpt.config import UserError, nearest
 from tinygpt.generate import WHEN_FULL, TextStream, generate_rows, prompt_ids
+from tinygpt.tokenizer import IdTokenizer
 
 
 def main(argv=None):
@@ -26,7 +27,7 @@ def sample(argv):
     """Write text with a trained model."""
     args = sampling_arguments(argv)
     prompt = data.decode(sys.stdin.buffer.read(), "standard input") if args.prompt == "-" else args.prompt
-    model, tokenizer, _ = checkpoint.load_for_sampling(args.run)
+    model, tokenizer = load_model(args.run)
     ids = prompt_ids(tokenizer, prompt)
     if args.top_k > tokenizer.vocab_size:
         note(f"--top-k {args.top_k} is more than the vocabulary of {tokenizer.vocab_size}: all are used")
@@ -38,9 +39,34 @@ def sample(argv):
         write_samples(file, prompt, [TextStream(tokenizer, args.stop) for _ in range(args.samples)], rows)
 
 
+def export(argv):
+    """Write a trained model as a GPT-2 folder, which Hugging Face's transformers load."""
+    parser = Parser(prog="python -m tinygpt export", description=export.__doc__, allow_abbrev=False)
+    parser.add_argument("run", help="the folder of a run, of one of its checkpoints, or of a GPT-2 model")
+    parser.add_argument("folder", help="the new folder")
+    parser.add_argument(
+        "--head-bias",
+        choices=("refuse", "fold", "drop"),
+        default="refuse",
+        help="GPT-2's output head has no bias: put a model's into its last norm, or leave it out (default: refuse)",
+    )
+    args = parser.parse_args(argv)
+    model, tokenizer = load_model(args.run)
+    gpt2.export(model, tokenizer, args.folder, args.head_bias)
+    print(f"wrote {args.folder}: transformers.GPT2LMHeadModel.from_pretrained({args.folder!r})")
+
+
+def load_model(path):
+    """(model, tokenizer) of a run's or a GPT-2 folder."""
+    model, tokenizer = gpt2.load_model(path)
+    if isinstance(tokenizer, IdTokenizer):
+        note(f"{path} has no tokenizer.json: prompt and text are token ids")
+    return model, tokenizer
+
+
 def sampling_arguments(argv):
     parser = Parser(prog="python -m tinygpt sample", description=sample.__doc__, allow_abbrev=False)
-    parser.add_argument("run", help="the folder of a run, or of one of its checkpoints")
+    parser.add_argument("run", help="the folder of a run, of one of its checkpoints, or of a GPT-2 model")
     add = parser.add_argument
     add("--prompt", default="", metavar="TEXT", help="text to continue; - reads it from standard input (default: a line break)")
     add("--tokens", type=int, default=500, help="how many tokens to write at most (default: 500)")
@@ -102,4 +128,4 @@ def note(text):
     print(f"note: {text}", file=sys.stderr)
 
 
-COMMANDS = {"sample": sample}
+COMMANDS = {"sample": sample, "export": export}

@@ -63,6 +63,7 @@ class TrainConfig:
         "",
         "shakespeare, python, or a UTF-8 file (BOM dropped, CRLF to LF); empty: shakespeare, or else python",
     )
+    init_from: str = setting("", "a GPT-2 folder or a run: go on from its weights, with its shape and tokenizer")
     tokenizer: str = setting("char", "char, bpe (byte-level, learnt from the data), or a tokenizer.json or its folder")
     vocab_size: int = setting(2048, "tokens of a learnt bpe; fewer if the data has no more that occur twice")
     out: str = setting("", "folder for the run; empty: the first free runs/PRESET-DATA")
@@ -131,6 +132,10 @@ PRESETS = {
         architecture="gpt2", block_size=96, n_layer=3, n_head=8, n_embd=128, dropout=0.0, batch_size=16, max_steps=3000,
         eval_interval=500, eval_iters=50, learning_rate=5e-3, warmup_steps=100, min_lr=5e-5, beta2=0.98, weight_decay=0.3,
         grad_clip=1.0,
+    ),
+    "finetune": dict(  # for --init-from, whose weights are to be changed little
+        dropout=0.0, batch_size=4, max_steps=100, eval_interval=25, eval_iters=4, learning_rate=5e-5, warmup_steps=10,
+        min_lr=5e-6, beta2=0.99, weight_decay=0.1, grad_clip=1.0, sample_tokens=100,
     ),
     "shakespeare": dict(decay_vectors=True),  # the reference run: every other value is TrainConfig's default
 }  # fmt: skip

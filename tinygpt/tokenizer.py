@@ -148,9 +148,10 @@ class BPETokenizer(Tokenizer):
             _require(not model.get(key), f"its {key} is {model.get(key)!r}")
         _require(value.get("normalizer") is None, "it has a normalizer")
         splitter, last = value.get("pre_tokenizer") or {}, value.get("post_processor") or BYTE_LEVEL
+        adds_nothing = last["type"] == "ByteLevel" or (last["type"] == "TemplateProcessing" and not last["special_tokens"])
         wanted = splitter.get("type") == "ByteLevel" and not splitter["add_prefix_space"] and splitter.get("use_regex", True)
         _require(wanted, "its text is not split as GPT-2's is")
-        _require(last["type"] == "ByteLevel", "it adds tokens to the text")
+        _require(adds_nothing, "it adds tokens to the text")
         for token in added:
             plain = token["content"] and not (token.get("single_word") or token.get("lstrip") or token.get("rstrip"))
             _require(plain, f"its token {token['content']!r} reaches beyond its text")
@@ -167,6 +168,20 @@ class BPETokenizer(Tokenizer):
         for name, i in every.items():
             pieces[i] = name.encode() if name in special else bytes([to_byte[character] for character in name])
         return cls(pieces, [(vocab[a], vocab[b]) for a, b in merges], special.values())
+
+
+class IdTokenizer(Tokenizer):
+    """For a model that came without its tokenizer: its texts are the numbers of the tokens."""
+
+    def __init__(self, vocab_size):
+        self.pieces = [f" {i}".encode() for i in range(vocab_size)]
+
+    def encode(self, text, offset=0):
+        """The ids that a text such as "318 262" names. UserError for anything else."""
+        wrong = [word for word in text.split() if not (word.isdecimal() and int(word) < self.vocab_size)]
+        if wrong:
+            raise UserError(f"{wrong[0]!r:.80} is not a token id from 0 to {self.vocab_size - 1}; the model has no tokenizer")
+        return np.array([int(word) for word in text.split()], np.int64)
 
 
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
@@ -197,33 +212,45 @@ def choose_tokenizer(name, vocab_size, text):
     return load_tokenizer(name)
 
 
+def has_tokenizer(folder):
+    """Whether `load_tokenizer` will find one there."""
+    folder = Path(folder)
+    return (folder / "tokenizer.json").exists() or ((folder / "vocab.json").exists() and (folder / "merges.txt").exists())
+
+
 def load_tokenizer(path):
     """The tokenizer in a tokenizer.json, or in a folder with one or with GPT-2's vocab.json and merges.txt."""
     path = Path(path)
     old_files = path / "vocab.json", path / "merges.txt"
     try:
-        if path.is_dir() and not (path / "tokenizer.json").exists() and all(file.is_file() for file in old_files):
+        if has_tokenizer(path) and not (path / "tokenizer.json").exists():
             path = old_files[0]
-            return _from_old_files(*old_files)
+            return _understood(_from_old_files, *old_files)
         path = path / "tokenizer.json" if path.is_dir() else path
-        return from_json(path.read_text(encoding="utf-8"))
+        return _understood(_from_json, path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; a tokenizer is char, bpe, or a tokenizer.json") from None
-    except MALFORMED + (UserError,) as error:
-        raise UserError(f"{path} cannot be used: {error if isinstance(error, UserError) else 'it is damaged'}") from None
-
-
-MALFORMED = (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError)
+    except (UserError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be used: {error}") from None
 
 
 def from_json(text):
     """The tokenizer that a tokenizer.json describes. UserError if it is not one, or one that works in another way."""
+    return _understood(_from_json, text)
+
+
+def _understood(read, *content):
+    """read(*content); whatever goes wrong there is the content's fault."""
     try:
-        value = json.loads(text)
-        kinds = {"WordLevel": CharTokenizer, "BPE": BPETokenizer}
-        return kinds[value["model"].get("type", "BPE")].from_model(value)  # GPT-2's own file names no type
-    except MALFORMED:
-        raise UserError("tokenizer.json is neither of characters nor of byte-level BPE, or is damaged") from None
+        return read(*content)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
+        raise UserError("it describes neither characters nor byte-level BPE, or is damaged") from None
+
+
+def _from_json(text):
+    value = json.loads(text)
+    kinds = {"WordLevel": CharTokenizer, "BPE": BPETokenizer}
+    return kinds[value["model"].get("type", "BPE")].from_model(value)  # GPT-2's own file names no type
 
 
 def _from_old_files(vocab, merges):
@@ -242,4 +269,4 @@ def _to_json(model, pre_tokenizer, decoder, added=()):
 
 def _require(ok, reason):
     if not ok:
-        raise UserError(f"tokenizer.json cannot be used: {reason}")
+        raise UserError(reason)
