@@ -251,6 +251,14 @@ def test_folders_that_cannot_be_written(finished, text_file, tmp_path):
             path.chmod(0o755)
 
 
+def test_a_run_killed_at_its_very_start_can_be_overwritten(text_file, tmp_path):
+    for name in (".lock", ".config.toml.tmp"):
+        (tmp_path / "run").mkdir(exist_ok=True)
+        (tmp_path / "run" / name).touch()
+        train_here(**TINY, data=text_file, out=tmp_path / "run", overwrite=True)
+        shutil.rmtree(tmp_path / "run")
+
+
 def test_a_model_that_no_memory_can_hold(text_file, tmp_path):
     refused("out of memory", **TINY | dict(n_embd=10_000_000, n_head=1, sample_tokens=0), data=text_file, out=tmp_path / "run")
 

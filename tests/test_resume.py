@@ -1,5 +1,6 @@
 """Stopping and going on: bit for bit the run that was never stopped, or a refusal that shows the difference."""
 
+import json
 import signal
 import tomllib
 
@@ -14,6 +15,7 @@ from tinygpt.config import UserError
 VARIANTS = {
     "constant rate": {},
     "schedule, clipping": dict(warmup_steps=4, min_lr=1e-4, grad_clip=0.5, weight_decay=0.3),
+    "byte pairs": dict(tokenizer="bpe", vocab_size=280),
     "threads": dict(threads=2, micro_batch=1),
     "gpt2, recomputing": dict(architecture="gpt2", activation_checkpointing=True, micro_batch=3),
 }
@@ -64,6 +66,24 @@ def test_the_best_and_the_last_are_kept(text_file, tmp_path):
     assert checkpoint.load(folder / "ckpt" / "best").state["step"] == best
     assert checkpoint.load(folder / "ckpt" / "latest").state["step"] == checkpoint.load(folder).state["step"] == 20
     assert f"best validation loss {evaluations[best]:.4f}" in train_here(resume=folder)  # finished: nothing is done
+
+
+def test_settings_that_are_new_have_their_defaults(text_file, tmp_path):
+    """A checkpoint of a version that did not know them."""
+    train_here(**TINY, data=text_file, out=tmp_path / "run", stop_after=5)
+    path = tmp_path / "run" / "ckpt" / "step_000005" / "state.json"
+    state = json.loads(path.read_text())
+    del state["settings"]["detect_anomaly"], state["settings"]["tokenizer"]
+    path.write_text(checkpoint.seal(state))
+    train_here(resume=tmp_path / "run")
+
+
+def test_resuming_from_within_the_folder(text_file, tmp_path, monkeypatch):
+    train_here(**TINY, data=text_file, out=tmp_path / "run", stop_after=5)
+    for place, path in (("ckpt", "step_000005"), (".", "."), ("ckpt", "latest"), ("..", "run")):
+        monkeypatch.chdir(tmp_path / "run" / place)
+        train_here(resume=path, stop_after=checkpoint.load(path).state["step"] + 5)
+    assert [p.name for p in tmp_path.iterdir() if p.is_dir()] == ["run"] and metrics(tmp_path / "run")[-1]["step"] == 20
 
 
 def test_going_back_needs_force(text_file, tmp_path):

@@ -17,6 +17,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -84,10 +85,8 @@ def _write(folder, model, optimizer, tokenizer, state):
 
 
 def _write_arrays(path, arrays, metadata=None):
-    for name, array in arrays.items():
-        if not array.flags.c_contiguous:  # safetensors would write it wrongly without a word
-            raise AssertionError(f"{name} is not contiguous")
-    save_file(arrays, path, metadata)
+    # Contiguous, because safetensors writes other NumPy arrays wrongly without a word.
+    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path, metadata)
     files.flush(path)
 
 
@@ -100,7 +99,7 @@ def keep_only(ckpt, step, best):
     for entry in sorted(ckpt.iterdir()):
         if step_of(entry) is not None and entry not in kept.values():
             entry = entry.rename(ckpt / f".{entry.name}.old")  # half deleted, it must not look like a checkpoint
-        if entry.name.startswith("."):
+        if entry.name.startswith(".") and entry.suffix in (".old", ".tmp"):
             files.remove(entry)
 
 
@@ -128,7 +127,7 @@ class Checkpoint:
 
     @property
     def run_folder(self):
-        return self.folder.parent.parent
+        return Path(os.path.normpath(self.folder / ".." / ".."))
 
     def tokenizer(self):
         return load_tokenizer(self.folder / "tokenizer.json")
@@ -182,7 +181,10 @@ def find(path):
     """The folder of the newest checkpoint of a run, or of the one that is named: by its own path, by `latest` or `best`."""
     path = Path(path)
     if path.name in ("latest", "best") and path.is_file():
-        path = path.parent / _read_text(path, 100).strip()
+        name = _read_text(path, 100).strip()
+        if step_of(Path(name)) is None or Path(name).name != name:
+            raise UserError(f"{path} does not name a checkpoint; give the folder of one")
+        path = path.parent / name
     if step_of(path) is not None:
         return path
     found = folders(path / "ckpt")

@@ -179,8 +179,9 @@ def read_toml(path):
 
 
 def from_dict(kind, settings, source):
-    """The config of a class, GPTConfig or TrainConfig, from all its fields. UserError names the source."""
-    missing = [f.name for f in dataclasses.fields(kind) if f.name not in settings]
+    """The config of a class, GPTConfig or TrainConfig; what an older version did not know has its default. UserError names
+    the source of the settings."""
+    missing = [f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING and f.name not in settings]
     if missing:
         raise UserError(f"{source}: {missing[0]} is missing")
     checked(kind, settings, source)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import socket
 
 from tinygpt.config import UserError
@@ -44,14 +45,9 @@ def flush(path):
 
 
 def remove(path):
-    """Delete a file, or a folder of files, if it is there."""
+    """Delete a file, or a folder with all it holds, if it is there."""
     with contextlib.suppress(FileNotFoundError):
-        if not path.is_dir():
-            os.unlink(path)
-            return
-        for name in os.listdir(path):
-            os.unlink(path / name)
-        os.rmdir(path)
+        shutil.rmtree(path) if path.is_dir() else os.unlink(path)
 
 
 def lock(path):

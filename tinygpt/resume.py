@@ -4,6 +4,7 @@ Nothing but the step and the seed decides which batch and which dropout masks co
 the weights, the optimizer's state and the settings are all that a run needs to go on as if it had never stopped.
 """
 
+import dataclasses
 import hashlib
 
 from tinygpt.checkpoint import folders, step_of
@@ -23,7 +24,7 @@ def settings(saved, asked, force=False):
     UserError shows the differences that would make it another run, unless forced.
     """
     before = from_dict(TrainConfig, saved.state["settings"], saved.folder / "state.json")
-    after = TrainConfig(**(saved.state["settings"] | {"stop_after": 0, "out": str(saved.run_folder)} | asked))
+    after = TrainConfig(**(dataclasses.asdict(before) | {"stop_after": 0, "out": str(saved.run_folder)} | asked))
     free = FREE | ({"max_steps"} if before.min_lr < 0 else set())  # a decay to min_lr ends where the run ends
     names = [name for name in asked if name not in free and getattr(after, name) != getattr(before, name)]
     if names and not force:

@@ -4,7 +4,6 @@ import contextlib
 import json
 import math
 import os
-import shutil
 import time
 from pathlib import Path
 
@@ -131,7 +130,7 @@ def _new_folder(config, corpus, overwrite):
         folder = Path(config.out)
         if folder.exists() and not overwrite:
             raise UserError(f"{folder} exists; give another --out, --overwrite to replace it, or --resume it")
-        if folder.exists() and any(folder.iterdir()) and not (folder / "config.toml").is_file():
+        if folder.exists() and _entries(folder) and not (folder / "config.toml").is_file():
             raise UserError(f"{folder} is not the folder of a run (no config.toml), so it is not overwritten")
         folder.mkdir(parents=True, exist_ok=overwrite)
         return folder
@@ -147,9 +146,13 @@ def _new_folder(config, corpus, overwrite):
 
 def _empty(folder):
     """Delete what a run left in its folder, but not its lock; config.toml, which tells that it is a run, at last."""
-    entries = [entry for entry in folder.iterdir() if entry.name != LOCK]
-    for entry in sorted(entries, key=lambda entry: entry.name == "config.toml"):
-        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    for entry in sorted(_entries(folder), key=lambda entry: entry.name == "config.toml"):
+        files.remove(entry)
+
+
+def _entries(folder):
+    """What is in a folder, but for what a run leaves there that was killed before it wrote its config.toml."""
+    return [entry for entry in folder.iterdir() if entry.name not in (LOCK, ".config.toml.tmp")]
 
 
 def _events(path):
