@@ -35,7 +35,7 @@ def mpiexec(ranks, *python_arguments):
 def train_there(ranks, **settings):
     """Train on so many ranks; returns what was printed."""
     code, out, err = finish(mpiexec(ranks, "-m", "mpi4py", "train.py", *arguments(**settings)))
-    assert code == 0, err
+    assert code == 0 and not err, err
     return out
 
 

@@ -5,9 +5,7 @@ Each process, a rank, holds the whole model and computes its share of every batc
 take the same steps and hold the same weights. Rank 0 alone prints and writes. mpi4py is imported only under an engine.
 """
 
-import atexit
 import os
-import socket
 import sys
 import time
 
@@ -73,7 +71,8 @@ class Ranks(Alone):
         self.place, self.neighbours = machine.rank, machine.size
         self._cores = own_part(usable_cores(), machine.allgather(usable_cores()))
         self.gpus = None
-        self._watch(machine)
+        name = f"rank {self.rank} (process {os.getpid()} on {MPI.Get_processor_name()})"
+        watch.connect(machine.bcast(watch.start(self.neighbours) if self.place == 0 else None), name)
 
     def join(self, device):
         kinds = [other.partition(":")[0] for other in self.communicator.allgather(device)]
@@ -124,14 +123,6 @@ class Ranks(Alone):
 
     def part(self):
         self.communicator.Barrier()
-
-    def _watch(self, machine):
-        """Have a process of its own say which rank of this machine was killed; see watch.py."""
-        address = machine.bcast(watch.start(self.neighbours) if self.place == 0 else None)
-        line = socket.socket(socket.AF_UNIX)
-        line.connect(address)
-        line.send(f"rank {self.rank} (process {os.getpid()} on {self.mpi.Get_processor_name()})\n".encode())
-        atexit.register(line.send, watch.GOODBYE)
 
 
 def start_ranks():

@@ -4,6 +4,8 @@ Each rank keeps a connection to it, says its name and, if it ends by itself, goo
 without one is that of the rank that was killed.
 """
 
+import atexit
+import contextlib
 import select
 import socket
 import subprocess
@@ -24,13 +26,26 @@ def start(ranks):
     return str(address)
 
 
+def connect(address, name):
+    """Tell the process at this address the name of a rank; say goodbye when the rank ends by itself."""
+    line = socket.socket(socket.AF_UNIX)
+    line.connect(address)
+    line.send(f"{name}\n".encode())
+    atexit.register(_say_goodbye, line)
+
+
+def _say_goodbye(line):
+    with contextlib.suppress(OSError):  # after the first goodbye nobody listens any more
+        line.send(GOODBYE)
+
+
 def main(number, ranks):
     server = socket.socket(fileno=number)
     lines = [server.accept()[0] for _ in range(ranks)]
     address = Path(server.getsockname())
     address.unlink()
     address.parent.rmdir()
-    names = {line.fileno(): name_of_rank(line) for line in lines}
+    names = {line.fileno(): _name(line) for line in lines}
     poll = select.epoll() if hasattr(select, "epoll") else select.poll()  # the former tells first what happened first
     for line in lines:
         poll.register(line, select.POLLIN)
@@ -39,7 +54,7 @@ def main(number, ranks):
         print(f"error: {names[first]} was killed", file=sys.stderr)
 
 
-def name_of_rank(line):
+def _name(line):
     name = b""
     while not name.endswith(b"\n"):
         name += line.recv(1) or b"a rank that had just begun\n"
