@@ -247,12 +247,7 @@ extern "C" void emulator_unmap(char *end, size_t bytes) {
     munmap(end - whole_pages(bytes) - FORBIDDEN, whole_pages(bytes) + 2 * FORBIDDEN);
 }
 
-void on_signal(int, siginfo_t *info, void *) {
-    snprintf(report, sizeof report, "%p ", info->si_addr);
-    char address[32];
-    strncpy(address, report, sizeof address - 1);
-    fail("access outside the arrays, at address %s", address);
-}
+void on_signal(int, siginfo_t *info, void *) { fail("access outside the arrays, at address %p", info->si_addr); }
 
 // ---- launching
 

@@ -22,6 +22,7 @@ import runpy
 import subprocess
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 
 GIGABYTE = 1 << 30
@@ -250,7 +251,7 @@ def _hide(libraries):
     if "headers" in libraries:
         finder.find_nvidia_header_directory = lambda name: None
     if libraries:
-        os.environ["CUPY_CACHE_DIR"] = tempfile.mkdtemp()  # what was compiled before needs neither compiler nor headers
+        os.environ["CUPY_CACHE_IN_MEMORY"] = "1"  # what was compiled before needs neither compiler nor headers
 
 
 def main(arguments):
@@ -269,9 +270,12 @@ def main(arguments):
         runpy.run_path(arguments[0], run_name="__main__")
         code = 0
     except SystemExit as exit:
-        code = exit.code
+        code = exit.code or 0
+    except Exception:
+        traceback.print_exc()
+        code = 1
     sys.stdout.flush()
-    os._exit(code or 0)
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ HEADER = Path(__file__).with_name("cuda_cpu.h")
 ORDERS = ("ascending", "descending", 2, 3)  # of the threads' turns; numbers from 2 on are seeds of random orders
 CHECKS = "bounds,alignment,null,shift-exponent,signed-integer-overflow,integer-divide-by-zero"
 COMPILER = shutil.which(os.environ.get("CXX", "g++"))
-FLAGS = "-O1 -std=c++17 -w -fPIC -fno-strict-aliasing -U_FORTIFY_SOURCE -D__CUDACC__ -D__CUDA_ARCH__=900".split()
+FLAGS = "-O1 -std=c++17 -w -fPIC -fno-strict-aliasing -fno-gnu-unique -U_FORTIFY_SOURCE -D__CUDACC__ -D__CUDA_ARCH__=900".split()
 MAX_SHARED = 227 * 1024  # bytes a block may have on a card of compute capability 9.0, when asked for
 
 
@@ -89,9 +89,8 @@ def _check(what, value, parameter):
     kind, letter = parameter
     if not isinstance(value, (np.ndarray, np.generic)):
         raise KernelError(f"{what} is a {type(value).__name__}; pass an array or a NumPy scalar, whose size is known")
-    null = kind in "Pp" and value.dtype == np.uintp and value == 0 if isinstance(value, np.generic) else False
-    if null:
-        return
+    if kind in "Pp" and isinstance(value, np.uintp) and value == 0:
+        return  # a null pointer
     if isinstance(value, np.ndarray) != (kind in "Pp"):
         raise KernelError(f"{what} should be {'an array' if kind in 'Pp' else 'a NumPy scalar'}, not {value!r}")
     if letter != "V" and value.dtype != np.dtype(letter):
