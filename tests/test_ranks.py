@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests import ranks_job
+from tests import emulate, ranks_job, strict_cupy
 from tests.runs import ROOT, TINY, arguments, finish, metrics, result, train_here
 from tinygpt import checkpoint
 from tinygpt.config import UserError
@@ -55,14 +55,15 @@ def job(tmp_path_factory):
     return found
 
 
-JOBS = [(2, "cpu", "float32"), (2, "cpu", "float64"), (4, "cpu", "float32"), (4, "cpu", "float64"), (2, "cuda", "float32")]
+JOBS = [(2, "cpu", "float32"), (2, "cpu", "float64"), (4, "cpu", "float32"), (4, "cpu", "float64")]
+NEEDS_COMPILER = pytest.mark.skipif(emulate.COMPILER is None, reason="no C++ compiler (g++) to run CUDA kernels on the CPU with")
 
 
-@pytest.mark.parametrize(("ranks", "device", "dtype"), JOBS)
+@pytest.mark.parametrize(("ranks", "device", "dtype"), [*JOBS, pytest.param(2, "cuda", "float32", marks=NEEDS_COMPILER)])
 def test_ranks_compute_what_one_process_computes(job, ranks, device, dtype):
-    alone, found = ranks_job.train(ALONE, dtype), job(ranks, device)
+    with strict_cupy.installed() if device == "cuda" else contextlib.nullcontext():
+        alone, found = ranks_job.train(ALONE, dtype, device), job(ranks, device)
     tolerance = {"float32": 1e-5, "float64": 1e-11}[dtype]
-    tolerance *= 100 if device == "cuda" else 1  # other kernels round otherwise, and 50 steps let that grow
     for name in ("losses", "norms", "gradient"):
         np.testing.assert_allclose(found[f"{dtype} {name}"], alone[name], rtol=0, atol=tolerance, err_msg=name)
     assert alone["losses"][-2] < 0.5 < 2 < alone["losses"][0]  # it learned: agreeing is no matter of course
@@ -75,6 +76,7 @@ def test_two_ranks_compute_the_bits_of_two_threads(job):
     assert job(2)["float32 hash"][0] == threads["hash"]
 
 
+@NEEDS_COMPILER
 def test_one_sum_of_the_flat_gradient_per_step(job):
     calls = [str(call) for call in job(2, "cuda")["float32 calls"]]
     size = job(2, "cuda")["float32 gradient"].size

@@ -114,7 +114,10 @@ class Ranks(Alone):
         return array
 
     def copy_from_first(self, array):
-        self.gpus.broadcast(array) if self.gpus else self.communicator.Bcast(array)
+        if self.gpus:
+            self.gpus.broadcast(array)
+        else:
+            self.communicator.Bcast(array)
 
     def largest(self, number):
         largest = np.array([number])
