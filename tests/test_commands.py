@@ -1,14 +1,20 @@
 """`python -m tinygpt` and the handling of texts, as a user meets them: through the command line, in a process of its own."""
 
 import json
+import math
 import os
+import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+from tests.survived import count
 from tests.test_train import ROOT, SMOKE, train
 from tests.texts import CHINESE, english
+from tinygpt import data, gpt2
+from tinygpt.evaluate import batches
 
 MIXED = CHINESE * 60 + english()[:20_000]
 FRESH = ["--max-steps", "1", "--eval-iters", "1", "--sample-tokens", "0"]
@@ -30,7 +36,8 @@ def refused(result, message):
     """One line on stderr with this message, exit code 2, no traceback, nothing on stdout but perhaps notes."""
     text = result.stderr.decode() if isinstance(result.stderr, bytes) else result.stderr
     assert result.returncode == 2, text
-    assert message in text and text.startswith("error: ") and text.count("\n") == 1
+    assert message in text and text.startswith("error: ") and text.count("\n") == 1, text
+    count("refused with one line and exit code 2, through the command line")
     return True
 
 
@@ -214,6 +221,60 @@ def test_notices_of_sampling(runs):
     result = tinygpt("sample", runs / "char", "--prompt", "the fox " * 9, "--tokens", "3", "--top-k", "999")
     assert result.returncode == 0
     assert b"only the last 32 of 72 prompt tokens fit" in result.stderr and b"more than the vocabulary" in result.stderr
+
+
+# --- evaluating ---------------------------------------------------------------------------------------------------------
+
+
+def slow_loss(model, ids):
+    """The mean over tokens, one window after the other."""
+    T, total = model.config.block_size, 0.0
+    for start in range(0, len(ids) - 1, T):
+        window = ids[None, start : start + T + 1]
+        total += float(model.loss(window[:, :-1], window[:, 1:])) * (window.shape[1] - 1)
+    return total / (len(ids) - 1)
+
+
+@pytest.mark.parametrize("split", ["val", "train", "all"])
+@pytest.mark.parametrize("name", ["char", "bpe"])
+def test_evaluating(runs, name, split):
+    """The same figures as from the definition, token by token, over all of the part."""
+    model, tokenizer = gpt2.load_model(runs / name)
+    text = {"train": data.split(MIXED)[0], "val": data.split(MIXED)[1], "all": MIXED}[split]
+    ids = np.asarray(tokenizer.encode(text), np.int64)
+    loss = slow_loss(model, ids)
+    bits = loss * (len(ids) - 1) / math.log(2) / len(tokenizer.decode(ids[1:]).encode())
+    result = tinygpt("eval", runs / name, *(["--split", split] if split != "val" else []))
+    printed = result.stdout.decode()
+    assert result.returncode == 0, result.stderr
+    assert printed.startswith(f"mixed, {split}: {len(ids):,} tokens, {len(text.encode()):,} bytes\n")
+    loss_seen, perplexity, bits_seen = map(float, re.findall(r"\d+\.\d+", printed))
+    assert (loss_seen, bits_seen) == (pytest.approx(loss, abs=1e-4), pytest.approx(bits, abs=1e-4))
+    assert perplexity == pytest.approx(math.exp(loss), rel=1e-3)
+
+
+@pytest.mark.parametrize("tokens", [2, 3, 32, 33, 34, 64, 65, 1500])
+def test_every_token_is_predicted_once(tokens):
+    ids = np.arange(tokens)
+    seen = [
+        pair
+        for inputs, targets in batches(ids, 32)
+        for row in zip(inputs, targets, strict=True)
+        for pair in zip(*row, strict=True)
+    ]
+    assert seen == [(i, i + 1) for i in range(tokens - 1)]
+
+
+def test_evaluating_another_text(runs, tmp_path):
+    (tmp_path / "short.txt").write_text("T", encoding="utf-8")
+    assert refused(tinygpt("eval", runs / "char", "--data", tmp_path / "short.txt", "--split", "all"), "it takes 2 to predict")
+    (tmp_path / "other.txt").write_text("The fox. " * 20 + "\u20ac", encoding="utf-8")
+    message = "character '\u20ac' at position 180 is not in this model's vocabulary"
+    assert refused(tinygpt("eval", runs / "char", "--data", tmp_path / "other.txt"), message)
+    assert tinygpt("eval", runs / "bpe", "--data", tmp_path / "other.txt").returncode == 0
+    assert refused(tinygpt("eval", runs / "bpe", "--data", tmp_path / "none.txt"), "cannot read")
+    assert tinygpt("export", runs / "bpe", tmp_path / "gpt2", "--head-bias", "drop").returncode == 0
+    assert refused(tinygpt("eval", tmp_path / "gpt2"), "does not say what it was trained on; give a text with --data")
 
 
 def test_faults_of_commands(tmp_path):

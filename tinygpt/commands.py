@@ -1,13 +1,17 @@
 """The commands of `python -m tinygpt`: what is done with a model once it is trained."""
 
 import contextlib
+import math
 import sys
 
-from tinygpt import data, gpt2
+from tinygpt import checkpoint, data, gpt2
 from tinygpt.cli import Parser, device_for
 from tinygpt.config import UserError, nearest
+from tinygpt.evaluate import total_loss
 from tinygpt.generate import WHEN_FULL, TextStream, generate_rows, prompt_ids
 from tinygpt.tokenizer import IdTokenizer
+
+MODEL_HELP = "the folder of a run, of one of its checkpoints, or of a GPT-2 model"
 
 
 def main(argv=None):
@@ -42,7 +46,7 @@ def sample(argv):
 def export(argv):
     """Write a trained model as a GPT-2 folder, which Hugging Face's transformers load."""
     parser = Parser(prog="python -m tinygpt export", description=export.__doc__, allow_abbrev=False)
-    parser.add_argument("run", help="the folder of a run, of one of its checkpoints, or of a GPT-2 model")
+    parser.add_argument("run", help=MODEL_HELP)
     parser.add_argument("folder", help="the new folder")
     parser.add_argument(
         "--head-bias",
@@ -56,6 +60,40 @@ def export(argv):
     print(f"wrote {args.folder}: transformers.GPT2LMHeadModel.from_pretrained({args.folder!r})")
 
 
+def evaluate(argv):
+    """Measure a model's loss, perplexity and bits per byte over a whole text."""
+    parser = Parser(prog="python -m tinygpt eval", description=evaluate.__doc__, allow_abbrev=False)
+    parser.add_argument("run", help=MODEL_HELP)
+    parser.add_argument("--data", default="", help="a text, as for train.py (default: that of the run)")
+    parser.add_argument(
+        "--split", choices=("val", "train", "all"), default="val", help="which part of it (default: val, the last tenth)"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    args = parser.parse_args(argv)
+    device, _ = device_for(args.device)
+    model, tokenizer = load_model(args.run)
+    corpus, text = data.load_text(args.data or _data_of(args.run))
+    train, val = data.split(text)
+    part = {"train": train, "val": val, "all": text}[args.split]
+    ids = tokenizer.encode(part, offset=len(train) if args.split == "val" else 0)
+    if len(ids) < 2:
+        raise UserError(f"the text has {len(ids)} tokens in this part ({args.split}); it takes 2 to predict one from the other")
+    loss = total_loss(model.to(device), ids, device, progress=sys.stderr.isatty()) / (len(ids) - 1)
+    if not math.isfinite(loss):
+        raise UserError(f"the loss is {loss}: the model's weights are damaged or its training diverged")
+    size = len(part.encode()) - len(tokenizer.pieces[ids[0]])  # bytes that were predicted
+    print(f"{corpus}, {args.split}: {len(ids):,} tokens, {len(part.encode()):,} bytes")
+    print(f"loss {loss:.4f} nats per token, perplexity {math.exp(loss):.3f}, ", end="")
+    print(f"{loss * (len(ids) - 1) / math.log(2) / size:.4f} bits per byte")
+
+
+def _data_of(path):
+    """The name or path of the text that a run was trained on."""
+    if gpt2.is_gpt2(path):
+        raise UserError(f"{path} does not say what it was trained on; give a text with --data")
+    return checkpoint.load(path).state["settings"]["data"]
+
+
 def load_model(path):
     """(model, tokenizer) of a run's or a GPT-2 folder."""
     model, tokenizer = gpt2.load_model(path)
@@ -66,7 +104,7 @@ def load_model(path):
 
 def sampling_arguments(argv):
     parser = Parser(prog="python -m tinygpt sample", description=sample.__doc__, allow_abbrev=False)
-    parser.add_argument("run", help="the folder of a run, of one of its checkpoints, or of a GPT-2 model")
+    parser.add_argument("run", help=MODEL_HELP)
     add = parser.add_argument
     add("--prompt", default="", metavar="TEXT", help="text to continue; - reads it from standard input (default: a line break)")
     add("--tokens", type=int, default=500, help="how many tokens to write at most (default: 500)")
@@ -128,4 +166,4 @@ def note(text):
     print(f"note: {text}", file=sys.stderr)
 
 
-COMMANDS = {"sample": sample, "export": export}
+COMMANDS = {"sample": sample, "eval": evaluate, "export": export}
