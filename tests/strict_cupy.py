@@ -21,6 +21,7 @@ NAMES = (  # what the program uses; each exists in CuPy 14 with these arguments
 ).split()
 METHODS = "all any max min sum mean reshape ravel squeeze swapaxes transpose copy fill".split()
 ATTRIBUTES = "shape dtype ndim size T flags itemsize strides nbytes".split()
+MEMORY = 8 << 30  # bytes of the pretended device
 waits = []  # what made the host wait, in order
 rules = types.SimpleNamespace(float32_only=False, may_wait=True)
 
@@ -216,7 +217,10 @@ def module():
     cupy.asnumpy = lambda array: array.get() if isinstance(array, ndarray) else np.asarray(array)
     cupy.asarray = lambda a, dtype=None: ndarray(np.array(a._host if isinstance(a, ndarray) else a, dtype=dtype))
     device = types.SimpleNamespace(get_cublas_handle=lambda: 0)
-    cupy.cuda = types.SimpleNamespace(Device=lambda number: contextlib.nullcontext(), device=device)
+    runtime = types.SimpleNamespace(memGetInfo=lambda: (MEMORY, MEMORY), getDeviceCount=lambda: 1)
+    cupy.cuda = types.SimpleNamespace(Device=lambda number: contextlib.nullcontext(), device=device, runtime=runtime)
+    pool = types.SimpleNamespace(total_bytes=lambda: 0, get_limit=lambda: 0)
+    cupy.get_default_memory_pool = lambda: pool
     cupy.RawModule = RawModule
     return cupy
 

@@ -164,7 +164,8 @@ def test_the_stand_in_offers_nothing_that_cupy_lacks(cupy):
 
     stand_in = strict_cupy.module()
     assert not missing((name for name in vars(stand_in) if not name.startswith("__")), cupy)
-    assert not missing(vars(stand_in.cuda), cupy.cuda)
+    assert not missing(vars(stand_in.cuda), cupy.cuda) and not missing(vars(stand_in.cuda.runtime), cupy.cuda.runtime)
+    assert not missing(vars(stand_in.get_default_memory_pool()), cupy.get_default_memory_pool())
     own = {"_refuse", "__getattr__", "__dict__", "__weakref__"}
     assert not missing({*strict_cupy.METHODS, *strict_cupy.ATTRIBUTES, *vars(strict_cupy.ndarray)} - own, cupy.ndarray)
 
@@ -210,7 +211,7 @@ def test_a_full_gpu_names_a_micro_batch_that_fits(text_file, tmp_path):
     )
     assert said == pytest.approx(was, rel=0.1)
     result = call(*command, "--overwrite", CUPY_GPU_MEMORY_LIMIT="100_000_000")
-    assert result.returncode == 2 and re.fullmatch("error: Out of memory allocating .*; a smaller model .*\n", result.stderr)
+    assert result.returncode == 2 and re.fullmatch("error: out of memory: Out of memory .*; a smaller model .*\n", result.stderr)
 
 
 SHAPES = {

@@ -83,7 +83,7 @@ def exit_with_code(function):
         print(f"error: {speaker()}{error}", file=sys.stderr)
         sys.exit(2)
     except MemoryError as error:
-        reason = str(error).rstrip(".") or "out of memory"
+        reason = "out of memory" + (f": {error}".rstrip(".") if str(error) else "")
         print(f"error: {speaker()}{reason}; a smaller model or batch needs less", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:  # the reader of our output, `head` for one, has gone
