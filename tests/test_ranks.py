@@ -259,6 +259,17 @@ def test_faults_are_told_once(fault, text_file, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_one_rank_needs_nothing(options, tmp_path):
+    code, out, err = finish(mpiexec(1, "train.py", *arguments(**options | dict(max_steps=2), out=tmp_path / "run")))
+    assert code == 0 and "step 2: train loss" in out and "ranks" not in out and not err
+
+
+def test_no_room_for_the_watching_process(options, tmp_path, monkeypatch):
+    (tmp_path / ("long" * 30)).mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / ("long" * 30)))  # too long for the path of a socket
+    assert "step 2: train loss" in train_there(2, **options | RANKS | dict(max_steps=2), out=tmp_path / "run")
+
+
 def test_an_engine_of_another_mpi_is_noticed():
     """Each process would train alone, and into the same folder."""
     environment = os.environ | {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "4"}

@@ -11,7 +11,6 @@ import time
 
 import numpy as np
 
-from tinygpt import watch
 from tinygpt.config import UserError
 
 RANK_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")  # MPICH and kin, Slurm, Open MPI
@@ -22,7 +21,6 @@ class Alone:
     """The only process of its job: what `Ranks` does for many needs no doing."""
 
     rank, size, neighbours = 0, 1, 1  # neighbours: the ranks on this machine, this one included
-
     name = ""  # as in "2 ranks, "
 
     def join(self, device):
@@ -63,6 +61,8 @@ class Ranks(Alone):
 
     def __init__(self, communicator):
         from mpi4py import MPI
+
+        from tinygpt import watch
 
         self.mpi, self.communicator = MPI, communicator
         self.rank, self.size = communicator.rank, communicator.size
@@ -133,8 +133,8 @@ def start_ranks():
 
     Silences the output of all ranks but 0, and shows each rank of a machine a GPU of its own.
     """
-    number = rank_by_engine()
-    if number is None:
+    number, started = rank_by_engine(), next((int(os.environ[name]) for name in SIZE_VARIABLES if name in os.environ), None)
+    if number is None or started == 1:
         return ALONE
     if "mpi4py.run" not in sys.modules:
         if number:
@@ -146,8 +146,7 @@ def start_ranks():
     from mpi4py import MPI
 
     ranks = Ranks(MPI.COMM_WORLD)
-    started = next((int(os.environ[name]) for name in SIZE_VARIABLES if name in os.environ), ranks.size)
-    if started != ranks.size:
+    if started not in (None, ranks.size):
         raise UserError(
             f"the engine started {started} processes, but mpi4py connects {ranks.size}: they belong to different MPI libraries; "
             f"use the mpiexec of mpi4py's own ({MPI.Get_library_version().split()[0]})"

@@ -17,21 +17,27 @@ GOODBYE = b"!"
 
 
 def start(ranks):
-    """Start the process, for so many ranks; returns the path of the socket where they connect."""
+    """Start the process, for so many ranks; returns the path of the socket where they connect, "" if there can be none."""
     address = Path(tempfile.mkdtemp(prefix="ranks-")) / "socket"
-    with socket.create_server(str(address), family=socket.AF_UNIX, backlog=ranks) as server:
-        command = [sys.executable, "-S", __file__, str(server.fileno()), str(ranks)]
-        silent = dict(stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
-        subprocess.Popen(command, pass_fds=[server.fileno()], **silent)
+    try:
+        with socket.create_server(str(address), family=socket.AF_UNIX, backlog=ranks) as server:
+            command = [sys.executable, "-S", __file__, str(server.fileno()), str(ranks)]
+            silent = dict(stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
+            subprocess.Popen(command, pass_fds=[server.fileno()], **silent)
+    except OSError:  # the path is too long for a socket, or there is no room for a process: train without it
+        address.unlink(missing_ok=True)
+        address.parent.rmdir()
+        return ""
     return str(address)
 
 
 def connect(address, name):
     """Tell the process at this address the name of a rank; say goodbye when the rank ends by itself."""
-    line = socket.socket(socket.AF_UNIX)
-    line.connect(address)
-    line.send(f"{name}\n".encode())
-    atexit.register(_say_goodbye, line)
+    with contextlib.suppress(OSError):
+        line = socket.socket(socket.AF_UNIX)
+        line.connect(address)
+        line.send(f"{name}\n".encode())
+        atexit.register(_say_goodbye, line)
 
 
 def _say_goodbye(line):
@@ -41,10 +47,15 @@ def _say_goodbye(line):
 
 def main(number, ranks):
     server = socket.socket(fileno=number)
-    lines = [server.accept()[0] for _ in range(ranks)]
+    server.settimeout(60)  # they are on their way, unless one has died already
     address = Path(server.getsockname())
-    address.unlink()
-    address.parent.rmdir()
+    try:
+        lines = [server.accept()[0] for _ in range(ranks)]
+    except TimeoutError:
+        return
+    finally:
+        address.unlink()
+        address.parent.rmdir()
     names = {line.fileno(): _name(line) for line in lines}
     poll = select.epoll() if hasattr(select, "epoll") else select.poll()  # the former tells first what happened first
     for line in lines:
