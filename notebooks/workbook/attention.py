@@ -4,7 +4,7 @@ import numpy as np
 
 import autograd as ag
 from autograd.ops import attention as library
-from workbook.checking import Checks, Exercise, Wrong
+from workbook.checking import Checks, Exercise, Wrong, with_pairs
 from workbook.pictures import BLUE, GREY, RED, Picture, panels
 
 check = Checks()
@@ -76,12 +76,24 @@ def attention(q, k, v):
     return p @ v, p
 
 
-def _attention(scale=lambda q: q.shape[-1] ** -0.5, scores=lambda q, k: q @ swap(k), weights=causal_weights):
+def _attention(
+    scale=lambda q: q.shape[-1] ** -0.5,
+    scores=lambda q, k: q @ swap(k),
+    weights=causal_weights,
+    mix=lambda p, k, v: p @ v,
+):
+    """attention from its parts, so that one or two of them can be wrong."""
+
     def wrong(q, k, v):
         p = weights(scores(q, k) * scale(q))
-        return p @ v, p
+        return mix(p, k, v), p
 
     return wrong
+
+
+def _scaled_late(q, k, v):
+    p = causal_weights(q @ swap(k)) * q.shape[-1] ** -0.5
+    return p @ v, p
 
 
 def _two(function, *case):
@@ -104,31 +116,32 @@ check.add(
     Exercise(
         attention,
         [(normal(4, 4), normal(4, 4), normal(4, 4)), (normal(5, 9), normal(5, 9), normal(5, 9)), tuple(normal(3, 2, 2, 4, 3))],
-        {
-            "The scores are not scaled. Divide them by √D, or the softmax becomes a hard choice as D grows.": _attention(
-                lambda q: 1.0
-            ),
-            "The scale is 1/D. It is 1/√D: a sum of D random products grows like √D.": _attention(lambda q: 1 / q.shape[-1]),
-            "The scale is √D, but should be 1/√D: divide, do not multiply.": _attention(lambda q: q.shape[-1] ** 0.5),
-            "You scale by √T, the number of positions. It is D, the number of channels that a score sums over.": _attention(
-                lambda q: q.shape[-2] ** -0.5
-            ),
-            "Queries and keys are swapped: entry (i, j) of the scores must belong to query i and key j, q @ kᵀ.": _attention(
-                scores=lambda q, k: k @ swap(q)
-            ),
-            "The scale is applied after the softmax, where rows no longer add up to 1. Scale the scores.": lambda q, k, v: (
-                causal_weights(q @ swap(k)) * q.shape[-1] ** -0.5 @ v,
-                causal_weights(q @ swap(k)) * q.shape[-1] ** -0.5,
-            ),
-            "Nothing is masked: every position sees the future.": _attention(weights=softmax),
-            "The weights mix the keys instead of the values: p @ v.": lambda q, k, v: (
-                attention(q, k, v)[1] @ k,
-                attention(q, k, v)[1],
-            ),
-            "The weights are transposed before they meet the values: p @ v, row i mixes what query i looks at.": lambda q, k, v: (
-                swap(attention(q, k, v)[1]) @ v,
-                attention(q, k, v)[1],
-            ),
+        with_pairs(
+            _attention,
+            {
+                "The scores are not scaled. Divide them by √D, or the softmax becomes a hard choice as D grows.": {
+                    "scale": lambda q: 1.0
+                },
+                "The scale is 1/D. It is 1/√D: a sum of D random products grows like √D.": {"scale": lambda q: 1 / q.shape[-1]},
+                "The scale is √D, but should be 1/√D: divide, do not multiply.": {"scale": lambda q: q.shape[-1] ** 0.5},
+                "You scale by √T, the number of positions. It is D, the number of channels that a score sums over.": {
+                    "scale": lambda q: q.shape[-2] ** -0.5
+                },
+                "Queries and keys are swapped: entry (i, j) of the scores must belong to query i and key j, q @ kᵀ.": {
+                    "scores": lambda q, k: k @ swap(q)
+                },
+                "`.T` turns round all axes of a stack. Swap only the last two: `.swapaxes(-1, -2)`.": {
+                    "scores": lambda q, k: q @ k.T
+                },
+                "Nothing is masked: every position sees the future.": {"weights": softmax},
+                "The weights mix the keys instead of the values: p @ v.": {"mix": lambda p, k, v: p @ k},
+                "The weights are transposed before they meet the values: p @ v, row i mixes what query i looks at.": {
+                    "mix": lambda p, k, v: swap(p) @ v
+                },
+            },
+        )
+        | {
+            "The scale is applied after the softmax, where rows no longer add up to 1. Scale the scores.": _scaled_late,
         },
         _two,
         _inspect_future,
@@ -146,17 +159,18 @@ def attention_pullback(dout, q, k, v, p):
     return ds @ k, swap(ds) @ q, swap(p) @ dout
 
 
-def _pullback(ds=None, dq=None, dk=None, dv=None, scale=lambda d: d**-0.5):
-    """The pullback with another dS (from p and dp), dq, dk, dv or scale."""
+def _pullback(
+    ds=lambda p, dp: p * (dp - (p * dp).sum(-1, keepdims=True)),
+    scale=lambda width: width**-0.5,
+    dq=lambda ds, q, k: ds @ k,
+    dk=lambda ds, q, k: swap(ds) @ q,
+    dv=lambda p, dout: swap(p) @ dout,
+):
+    """The pullback from its parts, so that one or two of them can be wrong."""
 
     def wrong(dout, q, k, v, p):
-        dp = dout @ swap(v)
-        d = (ds(p, dp) if ds else p * (dp - (p * dp).sum(-1, keepdims=True))) * scale(q.shape[-1])
-        return (
-            dq(d, q, k) if dq else d @ k,
-            dk(d, q, k) if dk else swap(d) @ q,
-            dv(p, dout) if dv else swap(p) @ dout,
-        )
+        scaled = ds(p, dout @ swap(v)) * scale(q.shape[-1])
+        return dq(scaled, q, k), dk(scaled, q, k), dv(p, dout)
 
     return wrong
 
@@ -178,43 +192,51 @@ check.add(
     Exercise(
         attention_pullback,
         [_case(4, 4), _case(5, 3), _case(2, 2, 4, 6)],
-        {
-            "In dq and dk the scale is missing: it multiplied the scores on the way forward, so it multiplies on the way back.": (
-                _pullback(scale=lambda d: 1.0)
-            ),
-            "The scale is in dq and dk twice.": _pullback(scale=lambda d: 1 / d),
-            "dq has the scale, dk has not. Both went into the scores, which were scaled.": _pullback(
-                dk=lambda d, q, k: swap(d) @ q * q.shape[-1] ** 0.5
-            ),
-            "dk has the scale, dq has not. Both went into the scores, which were scaled.": _pullback(
-                dq=lambda d, q, k: d @ k * q.shape[-1] ** 0.5
-            ),
-            "The softmax's normalisation was held constant: the term - sum(p * dp) is missing.": _pullback(lambda p, dp: p * dp),
-            "Only the diagonal of the softmax's Jacobian: more weight for one key is less for all others of its row.": _pullback(
-                lambda p, dp: p * (1 - p) * dp
-            ),
-            "The softmax was skipped on the way back: dS is not dP. Use your pullback of notebook 4.": _pullback(
-                lambda p, dp: dp
-            ),
-            "The factor p in front of the softmax's pullback is missing. Without it the masked future gets gradients, too.": (
-                _pullback(lambda p, dp: dp - (p * dp).sum(-1, keepdims=True))
-            ),
-            "In the softmax's pullback the sum runs over queries. Each row of p is a softmax: sum over keys, axis -1.": _pullback(
-                lambda p, dp: p * (dp - (p * dp).sum(-2, keepdims=True))
-            ),
-            "In the softmax's pullback dp is not weighted with p: sum(p * dp).": _pullback(
-                lambda p, dp: p * (dp - dp.sum(-1, keepdims=True))
-            ),
-            "The transpose is missing in dv: key j's value was used by all queries i, so dv = pᵀ @ dout.": _pullback(
-                dv=lambda p, dout: p @ dout
-            ),
-            "The transpose is missing in dk: dk = dSᵀ @ q.": _pullback(dk=lambda d, q, k: d @ q),
-            "dq needs no transpose: dq = dS @ k.": _pullback(dq=lambda d, q, k: swap(d) @ k),
-            "dq and dk come in the wrong order.": _pullback(dq=lambda d, q, k: swap(d) @ q, dk=lambda d, q, k: d @ k),
-            "dq is made from q, dk from k. It is the other way round: q was multiplied by k.": _pullback(
-                dq=lambda d, q, k: d @ q, dk=lambda d, q, k: swap(d) @ k
-            ),
-        },
+        with_pairs(
+            _pullback,
+            {
+                "In dq and dk the scale is missing: it multiplied the scores on the way forward, so it multiplies on the way "
+                "back.": {"scale": lambda width: 1.0},
+                "The scale is in dq and dk twice.": {"scale": lambda width: 1 / width},
+                "The softmax's normalisation was held constant: the term - sum(p * dp) is missing.": {"ds": lambda p, dp: p * dp},
+                "Only the diagonal of the softmax's Jacobian: more weight for one key is less for all others of its row.": {
+                    "ds": lambda p, dp: p * (1 - p) * dp
+                },
+                "The softmax was skipped on the way back: dS is not dP. Use your pullback of notebook 4.": {
+                    "ds": lambda p, dp: dp
+                },
+                "The factor p in front of the softmax's pullback is missing. Without it the masked future gets gradients, too.": {
+                    "ds": lambda p, dp: dp - (p * dp).sum(-1, keepdims=True)
+                },
+                "In the softmax's pullback the sum runs over queries. Each row of p is a softmax: sum over keys, axis -1.": {
+                    "ds": lambda p, dp: p * (dp - (p * dp).sum(-2, keepdims=True))
+                },
+                "In the softmax's pullback the sum has lost its axis, so it lines up with the keys instead of the queries: "
+                "`keepdims=True`.": {"ds": lambda p, dp: p * (dp - (p * dp).sum(-1))},
+                "In the softmax's pullback dp is not weighted with p: sum(p * dp).": {
+                    "ds": lambda p, dp: p * (dp - dp.sum(-1, keepdims=True))
+                },
+                "dq has the scale, dk has not. Both went into the scores, which were scaled.": {
+                    "dk": lambda ds, q, k: swap(ds) @ q * q.shape[-1] ** 0.5
+                },
+                "dk has the scale, dq has not. Both went into the scores, which were scaled.": {
+                    "dq": lambda ds, q, k: ds @ k * q.shape[-1] ** 0.5
+                },
+                "The transpose is missing in dv: key j's value was used by all queries i, so dv = pᵀ @ dout.": {
+                    "dv": lambda p, dout: p @ dout
+                },
+                "The transpose is missing in dk: dk = dSᵀ @ q.": {"dk": lambda ds, q, k: ds @ q},
+                "dq needs no transpose: dq = dS @ k.": {"dq": lambda ds, q, k: swap(ds) @ k},
+                "dq and dk come in the wrong order.": {
+                    "dq": lambda ds, q, k: swap(ds) @ q,
+                    "dk": lambda ds, q, k: ds @ k,
+                },
+                "dq is made from q, dk from k. It is the other way round: q was multiplied by k.": {
+                    "dq": lambda ds, q, k: ds @ q,
+                    "dk": lambda ds, q, k: swap(ds) @ k,
+                },
+            },
+        ),
         _three,
     ),
 )

@@ -9,6 +9,7 @@ import copy
 import dataclasses
 import dis
 import inspect
+import itertools
 import textwrap
 import traceback
 from collections.abc import Callable
@@ -26,10 +27,11 @@ class Wrong(Exception):  # noqa: N818 (it is an answer that is wrong, not a prog
 
 @dataclasses.dataclass
 class Exercise:
-    """reference: the right function. cases: argument tuples to try it on.
+    """What an answer is held against.
 
-    mistakes: {diagnosis: wrong function}. compute: (function, *arguments) -> {name: array}, what is compared; by default
-    the function's result. inspect: called with an answer whose numbers are right; raises Wrong for what they do not show.
+    reference: the right function. cases: argument tuples to try it on. mistakes: {diagnosis, or a tuple of some: wrong
+    function}. compute: (function, *arguments) -> {name: array}, what is compared; by default the function's result.
+    inspect: called with an answer whose numbers are right; raises Wrong for what they do not show.
     """
 
     reference: Callable
@@ -42,11 +44,16 @@ class Exercise:
 
 @dataclasses.dataclass
 class Verdict:
-    """What a check found. status: "right", "open" (not written yet) or "wrong"; then `diagnosis` says why."""
+    """What a check found.
+
+    status: "right", "open" (not written yet) or "wrong". Then diagnosis says why, worst names the worst entry of the first
+    case that went wrong, case describes its inputs, and yours and true are the arrays to draw.
+    """
 
     status: str
     diagnosis: str = ""
     worst: str = ""
+    case: str = ""
     yours: object = None
     true: object = None
 
@@ -75,19 +82,28 @@ def judge(exercise, answer):
     if is_unsolved(answer):
         return Verdict("open")
     with np.errstate(all="ignore"):
-        truths = [_compute(exercise, exercise.reference, case) for case in exercise.cases]
-        results = []
-        try:
-            for case in exercise.cases:
-                results.append(_compute(exercise, answer, case))
-            return _compare(exercise, results, truths) or exercise.inspect(answer) or Verdict("right")
-        except Exception as error:
-            if isinstance(error, Wrong):
-                diagnosis = str(error)
-            else:
-                diagnosis = _known(exercise, results, error) or _crash(answer, error)
-            earlier = _compare(exercise, results, truths)  # numbers that are wrong say more than a crash later on
-            return earlier or Verdict("wrong", diagnosis)
+        truths, _ = _run(exercise, exercise.reference, len(exercise.cases))
+        results, error = _run(exercise, answer, len(exercise.cases))
+        found = _compare(exercise, results, truths)  # numbers that are wrong say more than a crash later on
+        if not found and not error:
+            error = _objection(exercise, answer)
+    return found or (_stopped(exercise, answer, results, error) if error else Verdict("right"))
+
+
+def _objection(exercise, answer):
+    """What `inspect` raises, or None."""
+    try:
+        exercise.inspect(answer)
+    except Exception as error:
+        return error
+    return None
+
+
+def _stopped(exercise, answer, results, error):
+    """The Verdict on an answer whose numbers are right until it stops with an error, or a check does with Wrong."""
+    if isinstance(error, Wrong):
+        return Verdict("wrong", str(error))
+    return Verdict("wrong", several(*_known(exercise, results, error)) or _crash(answer, error))
 
 
 def _compare(exercise, results, truths):
@@ -95,7 +111,7 @@ def _compare(exercise, results, truths):
     failed = [i for i, yours in enumerate(results) if not _agree(yours, truths[i], exercise.tolerance)]
     if not failed:
         return None
-    known = _known(exercise, results)
+    known = several(*(_known(exercise, results) or _known_by_output(exercise, results, truths)))
     case, yours, true = exercise.cases[failed[0]], results[failed[0]], truths[failed[0]]
     ill_formed = _form_fault(exercise, case, yours, true)
     if ill_formed:
@@ -187,8 +203,8 @@ def _wrong(exercise, results, truths, failed, known):
     name = next(n for n in truths[first] if not _agree({n: results[first][n]}, {n: truths[first][n]}, exercise.tolerance))
     yours, true = results[first][name], truths[first][name]
     diagnosis = known or describe_difference(name, yours, true)
-    if len(failed) < len(truths) and diagnosis.startswith("No typical"):
-        right = next(i for i in range(len(truths)) if i not in failed)
+    if len(failed) < len(results) and diagnosis.startswith("No typical"):
+        right = next(i for i in range(len(results)) if i not in failed)
         diagnosis += (
             f" It is right for {describe(exercise.reference, exercise.cases[right])}, "
             f"but wrong for {describe(exercise.reference, exercise.cases[first])}."
@@ -196,25 +212,73 @@ def _wrong(exercise, results, truths, failed, known):
     index = _worst_index(yours, true)
     place = f"{name}[{', '.join(map(str, index))}]" if index else name
     worst = f"{place} is {yours[index]:.6g}, should be {true[index]:.6g}"
-    return Verdict("wrong", diagnosis, f"{worst}   (with {describe(exercise.reference, exercise.cases[first])})", yours, true)
+    return Verdict("wrong", diagnosis, worst, describe(exercise.reference, exercise.cases[first]), yours, true)
 
 
 def _known(exercise, results, error=None):
-    """The diagnosis of the first typical mistake that does what the answer did, or None."""
-    return next((text for text, mistake in exercise.mistakes.items() if _is(mistake, exercise, results, error)), None)
+    """The diagnoses, in a list, of the typical mistake that does what the answer did.
+
+    That is: it computes the same results, and then, if the answer stopped with an error, stops at the same case.
+    """
+    for text, mistake in exercise.mistakes.items():
+        theirs, their_error = _run(exercise, mistake, len(results) + (error is not None))
+        same = len(theirs) == len(results) and type(their_error) is type(error)
+        if same and all(_agree(y, t, exercise.tolerance) for y, t in zip(results, theirs, strict=True)):
+            return as_list(text)
+    return []
 
 
-def _is(mistake, exercise, results, error):
-    """Does this mistake compute the same results, and then, if the answer stopped with an error, stop at the same case?"""
-    try:
-        for case, yours in zip(exercise.cases, results, strict=False):
-            if not _agree(yours, _compute(exercise, mistake, case), exercise.tolerance):
-                return False
-        if error:
-            _compute(exercise, mistake, exercise.cases[len(results)])
-        return not error
-    except Exception as other:
-        return type(other) is type(error)
+def _known_by_output(exercise, results, truths):
+    """As above, output by output (the gradient of x, that of y, ...), for answers with a mistake in each."""
+    same = lambda name, a, b: all(_same(x[name], y[name], exercise.tolerance) for x, y in zip(a, b, strict=False))
+    known, unknown = [], []
+    for name in truths[0]:
+        if same(name, results, truths):
+            continue
+        for text, mistake in exercise.mistakes.items():
+            theirs, _ = _run(exercise, mistake, len(results))
+            if len(theirs) == len(results) and same(name, results, theirs):
+                known += as_list(text)
+                break
+        else:
+            unknown.append(f"{name} is wrong in a way of its own.")
+    return list(dict.fromkeys(known + unknown)) if known else []
+
+
+def as_list(text):
+    """The diagnoses that a key of Exercise.mistakes stands for: itself, or the members of a tuple."""
+    return list(text) if isinstance(text, tuple) else [text]
+
+
+def several(*texts):
+    """Diagnoses in one; "" for none."""
+    if len(texts) < 2:
+        return "".join(texts)
+    return f"{len(texts)} things at once." + "".join(f"\n({i}) {text}" for i, text in enumerate(texts, 1))
+
+
+def with_pairs(variant, changes):
+    """Mistakes {diagnosis: function} from `variant`, a function that makes a wrong answer from keyword arguments.
+
+    changes: {diagnosis: arguments}. Two changes of different arguments also come together, as {(one, other): function},
+    since people do that.
+    """
+    mistakes = {text: variant(**change) for text, change in changes.items()}
+    for (a, x), (b, y) in itertools.combinations(changes.items(), 2):
+        if not x.keys() & y.keys():
+            mistakes[a, b] = variant(**x, **y)
+    return mistakes
+
+
+def _run(exercise, function, count):
+    """What the function computes on the first `count` cases, as far as it gets, and the error that stopped it or None."""
+    results = []
+    for case in exercise.cases[:count]:
+        try:
+            results.append(_compute(exercise, function, case))
+        except Exception as error:
+            return results, error
+    return results, None
 
 
 def _worst_index(yours, true):
@@ -250,7 +314,8 @@ def describe(function, case):
     words = []
     for name, value in zip(argument_names(function, case), case, strict=True):
         if isinstance(value, np.ndarray):
-            words.append(f"{name} {value.shape}" if value.size > 6 or value.ndim != 1 else f"{name} {value.tolist()}")
+            short = value.ndim == 1 and value.size <= (8 if value.dtype.kind == "i" else 3)
+            words.append(f"{name} {value.round(3).tolist() if short else value.shape}")
         elif isinstance(value, int | float | tuple | str):
             words.append(f"{name} {value!r}")
         elif value is not None:
@@ -276,9 +341,11 @@ def report(name, verdict, cases):
     if verdict.status == "open":
         print(f"○ {name} is not written yet. The notebook goes on with the library's.")
         return
-    print(textwrap.fill(f"✗ {name}: {verdict.diagnosis}", 100, subsequent_indent="  "))
+    for line in f"✗ {name}: {verdict.diagnosis}".split("\n"):
+        print(textwrap.fill(line, 100, subsequent_indent="  "))
     if verdict.worst:
         print(f"  worst entry: {verdict.worst}")
+        print(f"  with: {verdict.case}")
     print("  The notebook goes on with the library's until yours passes.")
     if verdict.true is not None and verdict.true.ndim and verdict.true.size > 1:
         pictures.show(pictures.comparison(verdict.yours, verdict.true))

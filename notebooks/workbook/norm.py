@@ -4,7 +4,7 @@ import numpy as np
 
 import autograd as ag
 from autograd import Tensor
-from workbook.checking import Checks, Exercise, Wrong
+from workbook.checking import Checks, Exercise, Wrong, with_pairs
 from workbook.pictures import BLUE, GOLD, GREEN, GREY, RED, Picture, panels
 
 check = Checks()
@@ -22,13 +22,14 @@ def layer_norm(x, weight, bias, eps=1e-5):
     return ag.layer_norm(x, weight, bias, eps)
 
 
-def _composed(scale, center=lambda x: x - x.mean(-1, keepdims=True)):
-    """A layer norm from what divides x, or from what is divided."""
-    return lambda x, weight, bias, eps: center(x) * scale(x, eps) * weight + bias
-
-
-def _var(x):
-    return x.var(-1, keepdims=True)
+def _composed(
+    var=lambda x: x.var(-1, keepdims=True),
+    rstd=lambda var, eps: (var + eps) ** -0.5,
+    center=lambda x: x - x.mean(-1, keepdims=True),
+    affine=lambda xhat, weight, bias: xhat * weight + bias,
+):
+    """A layer norm from its parts, so that one or two of them can be wrong."""
+    return lambda x, weight, bias, eps: affine(center(x) * rstd(var(x), eps), weight, bias)
 
 
 def _on_tensors(function, *arrays):
@@ -50,33 +51,35 @@ check.add(
             (NEARLY_CONSTANT, normal(4), normal(4), 1e-5),
             (normal(2, 3, 8), normal(8), normal(8), 1e-3),
         ],
-        {
-            "The variance is divided by n - 1 (Bessel's correction). Layer norm divides by n: it does not estimate anything, it "
-            "just normalises.": _composed(lambda x, eps: (x.var(-1, keepdims=True, ddof=1) + eps) ** -0.5),
-            "eps stands outside of the root. It belongs inside, added to the variance: 1 / sqrt(var + eps).": _composed(
-                lambda x, eps: 1.0 / (_var(x) ** 0.5 + eps)
-            ),
-            "eps is missing: a row whose values are all equal has the variance 0, and 0 / 0 is nan.": _composed(
-                lambda x, eps: _var(x) ** -0.5
-            ),
-            "You divide by the variance, not by its root.": _composed(lambda x, eps: 1.0 / (_var(x) + eps)),
-            "You multiply by the standard deviation instead of dividing by it.": _composed(lambda x, eps: (_var(x) + eps) ** 0.5),
-            "The mean is not subtracted.": _composed(lambda x, eps: (_var(x) + eps) ** -0.5, lambda x: x),
-            "Mean and variance run over the batch (axis 0). That is batch norm; layer norm looks at one row at a time, axis "
-            "-1.": _composed(lambda x, eps: (x.var(0, keepdims=True) + eps) ** -0.5, lambda x: x - x.mean(0, keepdims=True)),
-            "Mean and variance run over the whole array. Each row is normalised by itself: axis -1, keepdims=True.": _composed(
-                lambda x, eps: (x.var() + eps) ** -0.5, lambda x: x - x.mean()
-            ),
-            "weight and bias are not applied.": lambda x, weight, bias, eps: (
-                (x - x.mean(-1, keepdims=True)) * (_var(x) + eps) ** -0.5
-            ),
-            "The bias is not added.": lambda x, weight, bias, eps: (
-                (x - x.mean(-1, keepdims=True)) * (_var(x) + eps) ** -0.5 * weight
-            ),
-            "The bias is added before the weight multiplies. It comes last.": lambda x, weight, bias, eps: (
-                ((x - x.mean(-1, keepdims=True)) * (_var(x) + eps) ** -0.5 + bias) * weight
-            ),
-        },
+        with_pairs(
+            _composed,
+            {
+                "The variance is divided by n - 1 (Bessel's correction). Layer norm divides by n: it does not estimate "
+                "anything, it just normalises.": {"var": lambda x: x.var(-1, keepdims=True, ddof=1)},
+                "Mean and variance run over the batch (axis 0). That is batch norm; layer norm looks at one row at a time, "
+                "axis -1.": {"var": lambda x: x.var(0, keepdims=True), "center": lambda x: x - x.mean(0, keepdims=True)},
+                "Mean and variance run over the whole array. Each row is normalised by itself: axis -1, keepdims=True.": {
+                    "var": lambda x: x.var(),
+                    "center": lambda x: x - x.mean(),
+                },
+                "eps stands outside of the root. It belongs inside, added to the variance: 1 / sqrt(var + eps).": {
+                    "rstd": lambda var, eps: 1.0 / (var**0.5 + eps)
+                },
+                "eps is missing: a row whose values are all equal has the variance 0, and 0 / 0 is nan.": {
+                    "rstd": lambda var, eps: var**-0.5
+                },
+                "You divide by the variance, not by its root.": {"rstd": lambda var, eps: 1.0 / (var + eps)},
+                "You multiply by the standard deviation instead of dividing by it.": {
+                    "rstd": lambda var, eps: (var + eps) ** 0.5
+                },
+                "The mean is not subtracted.": {"center": lambda x: x},
+                "weight and bias are not applied.": {"affine": lambda xhat, weight, bias: xhat},
+                "The bias is not added.": {"affine": lambda xhat, weight, bias: xhat * weight},
+                "The bias is added before the weight multiplies. It comes last.": {
+                    "affine": lambda xhat, weight, bias: (xhat + bias) * weight
+                },
+            },
+        ),
         _on_tensors,
     ),
 )
@@ -95,18 +98,22 @@ def mean(a):
     return a.mean(-1, keepdims=True)
 
 
-def _pullback(dx=None, dweight=lambda dout, xhat: (dout * xhat).sum(0), dbias=lambda dout: dout.sum(0)):
-    """The pullback with another dx (from dxhat, xhat, rstd, weight, dout), dweight or dbias."""
+def _pullback(
+    dxhat=lambda dout, weight: dout * weight,
+    along_ones=mean,
+    along_xhat=lambda d, xhat: xhat * mean(d * xhat),
+    factor=lambda rstd, weight: rstd,
+    dweight=lambda dout, xhat: (dout * xhat).sum(0),
+    dbias=lambda dout: dout.sum(0),
+):
+    """The pullback from its parts, so that one or two of them can be wrong."""
 
     def wrong(dout, xhat, rstd, weight):
-        right = layer_norm_pullback(dout, xhat, rstd, weight)[0]
-        return dx(dout * weight, xhat, rstd, weight, dout) if dx else right, dweight(dout, xhat), dbias(dout)
+        d = dxhat(dout, weight)
+        dx = factor(rstd, weight) * (d - along_ones(d) - along_xhat(d, xhat))
+        return dx, dweight(dout, xhat), dbias(dout)
 
     return wrong
-
-
-def _dx(d, xhat, rstd):
-    return rstd * (d - mean(d) - xhat * mean(d * xhat))
 
 
 def normalised(x, eps=1e-5):
@@ -131,48 +138,52 @@ check.add(
     Exercise(
         layer_norm_pullback,
         [_case(4, 4), _case(3, 8), _case(2, 64, 1e-2)],
-        {
-            "In dx you held the standard deviation constant: the term - xhat * mean(dxhat * xhat) is missing. The result points "
-            "nearly in the right direction, which is why training would not show it. (Or did you write mean(dxhat) * mean(xhat)? "
-            "That is 0.)": _pullback(lambda d, xhat, r, w, dout: r * (d - mean(d))),
-            "In dx you held the mean constant: the term - mean(dxhat) is missing.": _pullback(
-                lambda d, xhat, r, w, dout: r * (d - xhat * mean(d * xhat))
-            ),
-            "In dx you held both mean and standard deviation constant: it is more than rstd * dxhat.": _pullback(
-                lambda d, xhat, r, w, dout: r * d
-            ),
-            "A Bessel slip in dx: the mean of dxhat * xhat divides by n - 1. Everything here divides by n.": _pullback(
-                lambda d, xhat, r, w, dout: r * (d - mean(d) - xhat * mean(d * xhat) * xhat.shape[-1] / (xhat.shape[-1] - 1))
-            ),
-            "The weight is missing from dx: it multiplied xhat on the way forward, so dxhat = dout * weight.": _pullback(
-                lambda d, xhat, r, w, dout: _dx(dout, xhat, r)
-            ),
-            "The weight multiplies dx at the end. It belongs to the beginning, dxhat = dout * weight, before the means are "
-            "taken.": _pullback(lambda d, xhat, r, w, dout: w * _dx(dout, xhat, r)),
-            "The factor rstd in front of dx is missing.": _pullback(
-                lambda d, xhat, r, w, dout: d - mean(d) - xhat * mean(d * xhat)
-            ),
-            "dx is divided by rstd. rstd is 1 / std: multiply.": _pullback(lambda d, xhat, r, w, dout: _dx(d, xhat, r) / r**2),
-            "In dx there are sums where means belong.": _pullback(
-                lambda d, xhat, r, w, dout: r * (d - d.sum(-1, keepdims=True) - xhat * (d * xhat).sum(-1, keepdims=True))
-            ),
-            "The means in dx run over the batch. Layer norm looks at one row at a time: axis -1.": _pullback(
-                lambda d, xhat, r, w, dout: r * (d - d.mean(0) - xhat * (d * xhat).mean(0))
-            ),
-            "In dx the second term lacks its xhat: xhat * mean(dxhat * xhat).": _pullback(
-                lambda d, xhat, r, w, dout: r * (d - mean(d) - mean(d * xhat))
-            ),
-            "dweight lacks xhat, which the weight was multiplied with: (dout * xhat).sum(0).": _pullback(
-                dweight=lambda dout, xhat: dout.sum(0)
-            ),
-            "dweight is not summed. The same weight was used in every row: sum(0).": _pullback(
-                dweight=lambda dout, xhat: dout * xhat
-            ),
-            "dweight and dbias are averaged over the rows. Uses add up: sum(0).": _pullback(
-                None, lambda dout, xhat: (dout * xhat).mean(0), lambda dout: dout.mean(0)
-            ),
-            "dbias is not summed. The same bias was added in every row: sum(0).": _pullback(dbias=lambda dout: dout),
-        },
+        with_pairs(
+            _pullback,
+            {
+                "In dx you held the standard deviation constant: the term - xhat * mean(dxhat * xhat) is missing. The result "
+                "points nearly in the right direction, which is why training would not show it. (Or did you write "
+                "mean(dxhat) * mean(xhat)? That is 0.)": {"along_xhat": lambda d, xhat: 0.0},
+                "In dx you held the mean constant: the term - mean(dxhat) is missing.": {"along_ones": lambda d: 0.0},
+                "In dx you held both mean and standard deviation constant: it is more than rstd * dxhat.": {
+                    "along_ones": lambda d: 0.0,
+                    "along_xhat": lambda d, xhat: 0.0,
+                },
+                "A Bessel slip in dx: the mean of dxhat * xhat divides by n - 1. Everything here divides by n.": {
+                    "along_xhat": lambda d, xhat: xhat * (d * xhat).sum(-1, keepdims=True) / (xhat.shape[-1] - 1)
+                },
+                "In dx there are sums where means belong.": {
+                    "along_ones": lambda d: d.sum(-1, keepdims=True),
+                    "along_xhat": lambda d, xhat: xhat * (d * xhat).sum(-1, keepdims=True),
+                },
+                "The means in dx run over the batch. Layer norm looks at one row at a time: axis -1.": {
+                    "along_ones": lambda d: d.mean(0),
+                    "along_xhat": lambda d, xhat: xhat * (d * xhat).mean(0),
+                },
+                "In dx the second mean lacks its xhat in front: xhat * mean(dxhat * xhat).": {
+                    "along_xhat": lambda d, xhat: mean(d * xhat)
+                },
+                "In dx the second mean is not that of dxhat alone: xhat * mean(dxhat * xhat).": {
+                    "along_xhat": lambda d, xhat: xhat * mean(d)
+                },
+                "The weight is missing from dx: it multiplied xhat on the way forward, so dxhat = dout * weight.": {
+                    "dxhat": lambda dout, weight: dout
+                },
+                "The weight multiplies dx at the end. It belongs to the beginning, dxhat = dout * weight, before the means "
+                "are taken.": {"dxhat": lambda dout, weight: dout, "factor": lambda rstd, weight: rstd * weight},
+                "The factor rstd in front of dx is missing.": {"factor": lambda rstd, weight: 1.0},
+                "dx is divided by rstd. rstd is 1 / std: multiply.": {"factor": lambda rstd, weight: 1 / rstd},
+                "dweight lacks xhat, which the weight was multiplied with: (dout * xhat).sum(0).": {
+                    "dweight": lambda dout, xhat: dout.sum(0)
+                },
+                "dweight is not summed. The same weight was used in every row: sum(0).": {
+                    "dweight": lambda dout, xhat: dout * xhat
+                },
+                "dweight is averaged over the rows. Uses add up: sum(0).": {"dweight": lambda dout, xhat: (dout * xhat).mean(0)},
+                "dbias is averaged over the rows. Uses add up: sum(0).": {"dbias": lambda dout: dout.mean(0)},
+                "dbias is not summed. The same bias was added in every row: sum(0).": {"dbias": lambda dout: dout},
+            },
+        ),
         _three,
     ),
 )
@@ -188,22 +199,24 @@ def adamw_step(p, g, m, v, t, lr, beta1, beta2, eps, weight_decay):
     return p * (1 - lr * weight_decay) - lr * step, m, v
 
 
-def _adamw(correct=True, l2=False, decay="lr", eps="out", swap=False, square=True, forget=1.0, sign=-1.0, late=0, linear=False):
-    """adamw_step with one thing wrong."""
+def _adamw(
+    betas=lambda b1, b2: (b1, b2),
+    gradient=lambda g, p, wd: g,
+    m=lambda m, g, b: b * m + (1 - b) * g,
+    v=lambda v, g, b: b * v + (1 - b) * g * g,
+    correction=lambda b, t: 1 - b**t,
+    root=lambda v, eps: np.sqrt(v) + eps,
+    shrink=lambda lr, wd: 1 - lr * wd,
+    sign=-1.0,
+):
+    """adamw_step from its parts, so that one or two of them can be wrong."""
 
-    def wrong(p, g, m, v, t, lr, beta1, beta2, eps_, weight_decay):
-        if swap:
-            beta1, beta2 = beta2, beta1
-        if l2:
-            g = g + weight_decay * p
-        m = beta1 * m + (1 - beta1 if forget else 1.0) * g
-        v = beta2 * v + (1 - beta2 if forget else 1.0) * (g * g if square else np.abs(g))
-        power = (lambda b: b * t) if linear else (lambda b: b ** (t - late))
-        c1, c2 = (1 - power(beta1), 1 - power(beta2)) if correct else (1.0, 1.0)
-        root = np.sqrt(v / c2 + eps_) if eps == "in" else np.sqrt(v / c2) + eps_
-        root = v / c2 + eps_ if eps == "no root" else root
-        shrink = {"lr": 1 - lr * weight_decay, "no lr": 1 - weight_decay, "none": 1.0}["none" if l2 else decay]
-        return p * shrink + sign * lr * (m / c1) / root, m, v
+    def wrong(p, g, m_, v_, t, lr, beta1, beta2, eps, weight_decay):
+        b1, b2 = betas(beta1, beta2)
+        g = gradient(g, p, weight_decay)
+        m_, v_ = m(m_, g, b1), v(v_, g, b2)
+        step = m_ / correction(b1, t) / root(v_ / correction(b2, t), eps)
+        return p * shrink(lr, weight_decay) + sign * lr * step, m_, v_
 
     return wrong
 
@@ -224,26 +237,38 @@ check.add(
     Exercise(
         adamw_step,
         [_steps(1), _steps(2), _steps(7), _steps(200, 1e-8, 0.01)],
-        {
-            "No bias correction. m and v start at 0, so at first they are too small: divide by 1 - beta**t.": _adamw(
-                correct=False
-            ),
-            "This is L2 regularisation: the decay went into the gradient, and is then divided by sqrt(v), so weights with large "
-            "gradients hardly decay. Decoupled means: shrink p itself, p * (1 - lr * weight_decay).": _adamw(l2=True),
-            "The decay lacks lr: p * (1 - lr * weight_decay).": _adamw(decay="no lr"),
-            "The weights do not decay: p * (1 - lr * weight_decay) is missing.": _adamw(decay="none"),
-            "eps stands inside the root. In Adam it is added after: sqrt(v) + eps.": _adamw(eps="in"),
-            "The root is missing: divide by sqrt(v), not by v.": _adamw(eps="no root"),
-            "beta1 and beta2 are swapped: beta1 belongs to m, beta2 to v.": _adamw(swap=True),
-            "v must follow the square of the gradient, g * g.": _adamw(square=False),
-            "The new gradient comes in with weight 1. In a running average old and new share: beta * m + (1 - beta) * g.": _adamw(
-                forget=0.0
-            ),
-            "The step goes uphill: subtract it.": _adamw(sign=1.0),
-            "The bias correction counts from 0: at the first step, t = 1, it is 1 - beta**1. With t - 1 you divide by 0.": _adamw(
-                late=1
-            ),
-            "The bias correction is 1 - beta**t, a power, not beta * t.": _adamw(linear=True),
+        with_pairs(
+            _adamw,
+            {
+                "No bias correction. m and v start at 0, so at first they are too small: divide by 1 - beta**t.": {
+                    "correction": lambda b, t: 1.0
+                },
+                "The bias correction counts from 0: at the first step, t = 1, it is 1 - beta**1. With t - 1 you divide by 0.": {
+                    "correction": lambda b, t: 1 - b ** (t - 1)
+                },
+                "The bias correction is 1 - beta**t, a power, not beta * t.": {"correction": lambda b, t: 1 - b * t},
+                "This is L2 regularisation: the decay went into the gradient, and is then divided by sqrt(v), so weights with "
+                "large gradients hardly decay. Decoupled means: shrink p itself, p * (1 - lr * weight_decay).": {
+                    "gradient": lambda g, p, wd: g + wd * p,
+                    "shrink": lambda lr, wd: 1.0,
+                },
+                "The decay lacks lr: p * (1 - lr * weight_decay).": {"shrink": lambda lr, wd: 1 - wd},
+                "The weights do not decay: p * (1 - lr * weight_decay) is missing.": {"shrink": lambda lr, wd: 1.0},
+                "eps stands inside the root. In Adam it is added after: sqrt(v) + eps.": {
+                    "root": lambda v, eps: np.sqrt(v + eps)
+                },
+                "The root is missing: divide by sqrt(v), not by v.": {"root": lambda v, eps: v + eps},
+                "eps is missing: where no gradient ever came, 0 / 0 is nan.": {"root": lambda v, eps: np.sqrt(v)},
+                "beta1 and beta2 are swapped: beta1 belongs to m, beta2 to v.": {"betas": lambda b1, b2: (b2, b1)},
+                "v must follow the square of the gradient, g * g.": {"v": lambda v, g, b: b * v + (1 - b) * np.abs(g)},
+                "The new gradient comes in with weight 1. In a running average old and new share: beta * m + (1 - beta) * g.": {
+                    "m": lambda m, g, b: b * m + g,
+                    "v": lambda v, g, b: b * v + g * g,
+                },
+                "The step goes uphill: subtract it.": {"sign": 1.0},
+            },
+        )
+        | {
             "m and v come back corrected. Keep the plain averages; the correction is only for this step.": _corrected,
         },
         lambda function, *case: _named(function(*case)),
