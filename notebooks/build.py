@@ -68,7 +68,7 @@ def without_solution(source):
         if line.strip() == BEGIN:
             block = []
         elif line.strip() == END:
-            count = len(block)
+            count = sum(map(bool, map(str.strip, block)))
             indent = line[: len(line) - len(line.lstrip())]
             lines.append(f"{indent}...  # your turn: {'one line' if count == 1 else f'about {count} lines'}")
             block = None

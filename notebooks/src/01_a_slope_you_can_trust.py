@@ -9,7 +9,7 @@
 # nothing but subtraction and division. Every backward pass in these notebooks, and every one in the library, has to
 # get past it.
 #
-# **You will write** a central difference (1 line), a numerical gradient (5 lines) and a gradient check (3 lines).
+# **You will write** a central difference (1 line), a numerical gradient (6 lines) and a gradient check (3 lines).
 # **You need** Python, a little NumPy, and the idea that a derivative is a slope. About 45 minutes.
 
 # %%

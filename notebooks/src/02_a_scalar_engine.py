@@ -5,7 +5,7 @@
 # and then walks back through your steps to find all slopes at once. Here you build that machine for plain numbers,
 # without NumPy, in about 30 lines. Then you train a network with it.
 #
-# **You will write** four pullbacks (1 or 2 lines each), a topological order (6 lines) and `backward` (7 lines).
+# **You will write** four pullbacks (1 or 2 lines each), a topological order (7 lines) and `backward` (8 lines).
 # **You need** notebook 1's word *pullback*. About 60 minutes.
 
 # %%
@@ -143,7 +143,10 @@ graph(loss, a=a, b=b, c=c, d=d, loss=loss)
 
 # %% [markdown]
 # Values flow from left to right. The gradients are not zero; there is **no gradient yet**. (Many tools draw 0.0 here, and
-# people search for a bug that is not there.) Nobody has walked back so far. This is how it will go: start at the right
+# people search for a bug that is not there.) Nobody has walked back so far. (The picture needs no Graphviz:
+# [`autograd/draw.py`](../autograd/draw.py) draws it.)
+#
+# This is how it will go: start at the right
 # with slope 1, and let each value hand its gradient on to the values it was made from.
 
 # %%

@@ -180,6 +180,8 @@ sum_over = check(sum_over)
 # <details><summary>Hint 1</summary>Put the lost axis back with length 1: <code>np.expand_dims(g, axis)</code>.</details>
 # <details><summary>Hint 2</summary>Then stretch it: <code>np.broadcast_to(..., x.shape)</code>.</details>
 # <details><summary>Hint 3</summary>Do not divide by anything. That would be the mean.</details>
+# <details><summary>And the prediction?</summary>NumPy does not complain: it lines g up with the <i>last</i> axis, and every
+# column gets what belongs to a row. With a shape like (4, 3) you would have been warned.</details>
 #
 # ## Looking up rows
 #

@@ -4,8 +4,8 @@
 # Time for a model that learns something from a real text. It is the smallest language model there is: it sees one
 # character and says how likely each character is to come next. Its loss function is the one that trains every GPT.
 #
-# **You will write** a softmax (3 lines), its pullback (1 line), and the cross entropy with its famous pullback
-# (6 lines). **You need** notebook 3. About 60 minutes.
+# **You will write** a softmax (2 lines), its pullback (1 line), and the cross entropy with its famous pullback
+# (8 lines). **You need** notebook 3. About 60 minutes.
 
 # %%
 import numpy as np
@@ -75,6 +75,8 @@ softmax = check(softmax)
 # <details><summary>Hint 1</summary>Subtract the row's maximum: <code>logits.max(-1, keepdims=True)</code>.</details>
 # <details><summary>Hint 2</summary>Then exp, then divide by the row's sum.</details>
 # <details><summary>Hint 3</summary><code>keepdims=True</code> in both places, so that rows stay rows.</details>
+# <details><summary>And the prediction?</summary><code>np.exp(1000.0)</code> is <code>inf</code>, with a warning, and
+# <code>inf / inf</code> is <code>nan</code>. One such row, and the loss of the whole batch is nan.</details>
 #
 # ## Back through softmax
 #

@@ -219,6 +219,8 @@ split_heads = check(split_heads)
 # that, since it does not move anything across positions.</details>
 # <details><summary>Hint 2</summary>Then swap the axes 1 and 2.</details>
 # <details><summary>Hint 3</summary>D is <code>C // n_head</code>.</details>
+# <details><summary>And the prediction?</summary>No. It cuts the numbers in the order in which they lie in memory, so head 0 would
+# get the first half of the <i>positions</i>, and see no channel of the others.</details>
 #
 # Now you have everything that [`causal_attention`](../autograd/ops/attention.py) in the library does, and can compare, forward
 # and backward:
