@@ -122,6 +122,27 @@ def test_a_run_on_two_ranks(options, tmp_path):
     assert left == {path.name for path in (tmp_path / "threads").iterdir()} | {"loss.png"}
 
 
+WATCHED = """
+import sys
+import train
+from tinygpt import cli, ranks
+
+def hook(event, arguments):
+    touches = event.startswith(("open", "os.")) and any(sys.argv[-1] in str(argument) for argument in arguments)
+    if touches and ranks.rank_by_engine():
+        raise RuntimeError(f"{event} {arguments}")
+
+sys.addaudithook(hook)
+cli.exit_with_code(lambda: train.main(sys.argv[1:]))
+"""
+
+
+def test_the_other_ranks_never_touch_the_folder(options, tmp_path):
+    flags = arguments(**options | RANKS, out=tmp_path / "run")
+    code, _, err = finish(mpiexec(2, "-m", "mpi4py", "-c", WATCHED, *flags))
+    assert code == 0, err
+
+
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
 def test_resuming_on_another_number_of_ranks(before, after, options, tmp_path):
     train_here(**options | THREADS, out=tmp_path / "whole")
