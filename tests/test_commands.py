@@ -80,6 +80,25 @@ def test_byte_order_mark_and_line_ends(runs, tmp_path):
     assert json.loads(mine)["val_loss"] == json.loads(theirs)["val_loss"]
 
 
+def test_the_preset_for_chinese(tmp_path):
+    (tmp_path / "hill.txt").write_text(CHINESE * 40, encoding="utf-8")
+    flags = [
+        "--max-steps",
+        "2",
+        "--eval-iters",
+        "1",
+        "--threads",
+        "1",
+        "--data",
+        tmp_path / "hill.txt",
+        "--out",
+        tmp_path / "run",
+    ]
+    result = train("--preset", "zh", *flags)
+    assert result.returncode == 0 and "preset zh on" in result.stdout, result.stderr
+    assert len((tmp_path / "run" / "samples" / "step_000002.txt").read_text(encoding="utf-8")) == 200
+
+
 TEXT_FAULTS = {
     "missing": (None, [], "cannot read text.txt: No such file or directory; give a text file"),
     "empty": (b"", [], "text.txt is empty; give a file with text"),

@@ -58,7 +58,9 @@ def setting(default, help):
 class TrainConfig:
     """A run. Every field is a flag of train.py, with dashes for underscores, and a key of config.toml."""
 
-    preset: str = setting("", "laptop, shakespeare or smoke; empty: shakespeare on a GPU, laptop on a CPU")
+    preset: str = setting(
+        "", "laptop, zh (Chinese), shakespeare, finetune or smoke; empty: shakespeare on a GPU, laptop on a CPU"
+    )
     data: str = setting(
         "",
         "shakespeare, python, or a UTF-8 file (BOM dropped, CRLF to LF); empty: shakespeare, or else python",
@@ -123,16 +125,18 @@ class TrainConfig:
         return GPTConfig(vocab_size=vocab_size, **shape, **ARCHITECTURES[self.architecture])
 
 
+LAPTOP = dict(
+    architecture="gpt2", block_size=96, n_layer=3, n_head=8, n_embd=128, dropout=0.0, batch_size=16, max_steps=3000,
+    eval_interval=500, eval_iters=50, learning_rate=5e-3, warmup_steps=100, min_lr=5e-5, beta2=0.98, weight_decay=0.3,
+    grad_clip=1.0,
+)  # fmt: skip
 PRESETS = {
     "smoke": dict(
         block_size=32, n_layer=2, n_head=2, n_embd=32, dropout=0.0, batch_size=8, max_steps=60, eval_interval=20,
         eval_iters=5, learning_rate=3e-3, sample_tokens=100,
     ),
-    "laptop": dict(
-        architecture="gpt2", block_size=96, n_layer=3, n_head=8, n_embd=128, dropout=0.0, batch_size=16, max_steps=3000,
-        eval_interval=500, eval_iters=50, learning_rate=5e-3, warmup_steps=100, min_lr=5e-5, beta2=0.98, weight_decay=0.3,
-        grad_clip=1.0,
-    ),
+    "laptop": LAPTOP,
+    "zh": LAPTOP | dict(max_steps=2000, sample_tokens=200),  # thousands of characters: steps take longer, tokens say more
     "finetune": dict(  # for --init-from, whose weights are to be changed little
         dropout=0.0, batch_size=4, max_steps=100, eval_interval=25, eval_iters=4, learning_rate=5e-5, warmup_steps=10,
         min_lr=5e-6, beta2=0.99, weight_decay=0.1, grad_clip=1.0, sample_tokens=100,
