@@ -4,11 +4,13 @@ Needs no Jupyter. That the notebooks run and are up to date is checked by `pytho
 """
 
 import importlib
+import io
 import json
 import pkgutil
 import re
 from collections import Counter
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -166,6 +168,22 @@ def test_what_numbers_do_not_show_can_be_inspected():
 def test_pictures_are_the_same_bytes_every_time():
     draw = lambda: pictures.comparison(np.eye(3), np.ones((3, 3)))._repr_png_()
     assert draw() == draw() and draw().startswith(b"\x89PNG") and b"matplotlib" not in draw()
+
+
+def test_a_graph_becomes_a_png():
+    from PIL import Image
+
+    from autograd import Tensor, draw
+    from workbook.scalar import expression, steps
+
+    x = Tensor(np.ones((2, 3)), requires_grad=True)
+    graph = draw((x * x).sum(), x=x)
+    svg = ElementTree.fromstring(graph._repr_svg_())
+    image = Image.open(io.BytesIO(pictures.rasterise(graph._repr_svg_()))).convert("RGB")
+    assert abs(image.width - float(svg.get("width"))) < 30 and abs(image.height - float(svg.get("height"))) < 30
+    colors = {color for _, color in image.getcolors(10**6)}
+    assert (0xE3, 0xEE, 0xFA) in colors and (0xF6, 0xF3, 0xEA) in colors  # leaves and operations
+    assert steps(expression())._repr_png_().startswith(b"\x89PNG")
 
 
 def test_describing_differences_copes_with_numbers():

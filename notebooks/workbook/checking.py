@@ -329,7 +329,8 @@ def _crash(answer, error):
     where = f" in `{lines[-1].line.partition('  #')[0]}`" if lines and lines[-1].line else ""
     if isinstance(error, TypeError) and "NoneType" in str(error) and not lines:
         return f"A part of the result is None ({error}). Is a `return` missing?"
-    return f"It stops with {type(error).__name__}{where}: {error}"
+    unset = " Something there is None: has it not been set yet?" if "NoneType" in str(error) else ""
+    return f"It stops with {type(error).__name__}{where}: {error}.{unset}"
 
 
 def report(name, verdict, cases):

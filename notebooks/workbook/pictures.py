@@ -1,11 +1,17 @@
 """Pictures that several notebooks use. Each function returns a `Picture`, which Jupyter shows as PNG."""
 
 import io
+import re
+from xml.etree import ElementTree
 
 import numpy as np
 from cycler import cycler
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.patches import PathPatch, Polygon, Rectangle
+from matplotlib.path import Path
+
+from autograd.draw import Graph
 
 BLUE, RED, GREEN, GREY, GOLD = "#2f6db3", "#c4453c", "#3a8f5c", "#8a8a8a", "#c99a2e"
 STYLE = {
@@ -82,3 +88,61 @@ def comparison(yours, true):
     with np.errstate(invalid="ignore"):
         heat_map(axes[2], yours - true, "difference")
     return Picture(figure, "yours, true, difference")
+
+
+# --- graphs as PNG, beside their SVG ------------------------------------------------------------------------------------
+
+
+def rasterise(svg):
+    """The PNG of an SVG text of autograd.draw: rectangles, paths of M and C, polygons, texts, and such pictures inside.
+
+    For wherever SVG is not shown, as in a notebook that Jupyter does not trust yet.
+    """
+    root = ElementTree.fromstring(svg)
+    width, height = float(root.get("width")), float(root.get("height"))
+    with rc_context(STYLE):
+        figure = Figure(figsize=(width / 100, height / 100))
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set(xlim=(0, width), ylim=(height, 0))
+        axes.axis("off")
+        _paint(axes, root, 0.0, 12)
+    return Picture(figure, "a graph")._repr_png_()
+
+
+def _paint(axes, parent, top, font_size):
+    for element in parent:
+        kind, get = element.tag.rpartition("}")[2], element.get
+        number = lambda name, get=get: float(get(name, 0))
+        if kind == "svg":
+            _paint(axes, element, top + number("y"), font_size)
+        elif kind == "rect":
+            corner = number("x"), top + number("y")
+            style = {"facecolor": get("fill"), "edgecolor": get("stroke", "none")}
+            axes.add_patch(Rectangle(corner, number("width"), number("height"), **style))
+        elif kind == "text":
+            across = {"middle": "center"}.get(get("text-anchor"), "left")
+            style = {"color": get("fill", "black"), "weight": get("font-weight", "normal"), "ha": across}
+            size = float(get("font-size", font_size)) * 0.68  # pixels to points, a little smaller for a wider font
+            axes.text(number("x"), top + number("y"), element.text, size=size, **style)
+        else:
+            points = np.array([float(n) for n in re.findall(r"-?[\d.]+", get("d") or get("points"))]).reshape(-1, 2)
+            points[:, 1] += top
+            if kind == "polygon":
+                axes.add_patch(Polygon(points, color=get("fill")))
+            else:
+                codes = [Path.MOVETO] + [Path.CURVE4] * (len(points) - 1)
+                axes.add_patch(PathPatch(Path(points, codes), fill=False, edgecolor=get("stroke")))
+
+
+def show_graphs_as_png_too():
+    """Have IPython make both pictures of a Graph."""
+    try:
+        from IPython import get_ipython
+    except ImportError:
+        return
+    if get_ipython() is not None:
+        png = get_ipython().display_formatter.formatters["image/png"]
+        png.for_type(Graph, lambda graph: rasterise(graph._repr_svg_()))
+
+
+show_graphs_as_png_too()

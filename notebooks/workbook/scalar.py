@@ -6,7 +6,7 @@ import sys
 
 from autograd.draw import Box, Graph, gradient_text
 from workbook.checking import Checks, Exercise, Wrong, with_pullback
-from workbook.pictures import BLUE, GOLD, RED, Picture, panels
+from workbook.pictures import BLUE, GOLD, RED, Picture, panels, rasterise
 
 check = Checks()
 _order = itertools.count()
@@ -347,6 +347,9 @@ class Strip:
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{y}" viewBox="0 0 {width} {y}" '
             f'font-family="sans-serif" font-size="13"><rect width="{width}" height="{y}" fill="white"/>{"".join(parts)}</svg>'
         )
+
+    def _repr_png_(self):
+        return rasterise(self._repr_svg_())
 
     def __repr__(self):
         return "\n".join(f"{i}. {caption}" for i, (caption, _) in enumerate(self.frames))
