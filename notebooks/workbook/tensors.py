@@ -93,9 +93,9 @@ def right_dy(x, y, g):
     return unbroadcast(swap(x) @ g, y.shape)
 
 
-def _crop(shared):
-    """A gradient of the matrix that is shared by a stack, with its leading axis treated in another way."""
-    return _matmul(lambda x, y, g: g @ swap(y), lambda x, y, g: shared(swap(x) @ g, y))
+def _shared(reduce):
+    """matmul that undoes the broadcasting of a matrix shared by a stack in another way than by a sum."""
+    return _matmul(lambda x, y, g: g @ swap(y), lambda x, y, g: reduce(swap(x) @ g, y))
 
 
 check.add(
@@ -125,8 +125,8 @@ check.add(
                 lambda x, y, g: g @ y.T, lambda x, y, g: x.T @ g
             ),
             "One matrix multiplied a whole stack, so it was broadcast: sum its gradient over the stack, "
-            "`unbroadcast(..., y.shape)`.": _crop(lambda dy, y: dy),
-            "One matrix multiplied a whole stack. Its gradients from there add up; you took the mean.": _crop(
+            "`unbroadcast(..., y.shape)`.": _shared(lambda dy, y: dy),
+            "One matrix multiplied a whole stack. Its gradients from there add up; you took the mean.": _shared(
                 lambda dy, y: dy.mean(tuple(range(dy.ndim - y.ndim))) if dy.ndim > y.ndim else dy
             ),
         },
@@ -186,8 +186,7 @@ check.add(
 
 
 def embedding(weight, ids):
-    out, pullback = ag.embedding.raw(weight, ids)
-    return out, pullback
+    return ag.embedding.raw(weight, ids)
 
 
 def _embedding(dweight):
