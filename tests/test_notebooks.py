@@ -127,6 +127,12 @@ def test_a_deviation_far_below_what_training_shows_is_seen():
     assert judge(EXERCISE, lambda x: x * 2.0 * (1 + 1e-12)).status == "right"
 
 
+def test_masks_are_compared_like_numbers():
+    exercise = Exercise(lambda x: x > 0, EXERCISE.cases)
+    assert judge(exercise, lambda x: x > 0).status == "right" and judge(exercise, lambda x: x > 0.3).status == "wrong"
+    assert "1 of 4 entries" in judge(Exercise(lambda x: x > 0, EXERCISE.cases[:1]), lambda x: x > 1).diagnosis
+
+
 def test_unsolved_is_not_wrong():
     def given(x):
         """What to do."""

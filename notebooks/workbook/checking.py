@@ -136,7 +136,8 @@ def _compute(exercise, function, case):
     for name, value in results.items():
         if value is None:
             raise Wrong(f"{name} is None. Is a `return` missing, or does one of the lines end in `...`?")
-    return {name: np.asarray(value) for name, value in results.items()}
+    arrays = {name: np.asarray(value) for name, value in results.items()}
+    return {name: array.astype(float) if array.dtype == bool else array for name, array in arrays.items()}
 
 
 def argument_names(function, case):
@@ -282,7 +283,7 @@ def _run(exercise, function, count):
 
 
 def _worst_index(yours, true):
-    difference = np.abs(yours - true, dtype=float) if yours.dtype != bool else (yours != true).astype(float)
+    difference = np.abs(yours - true, dtype=float)
     return tuple(int(i) for i in np.unravel_index(np.argmax(np.where(np.isnan(difference), np.inf, difference)), true.shape))
 
 
