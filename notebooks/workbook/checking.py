@@ -326,7 +326,8 @@ def describe(function, case):
 
 def _crash(answer, error):
     """What an answer's own exception says, with the line of the answer in which it arose."""
-    lines = [f for f in traceback.extract_tb(error.__traceback__) if f.name == answer.__name__ or f.name == "<lambda>"]
+    own = getattr(getattr(answer, "__code__", None), "co_filename", None)  # the library has lambdas, too
+    lines = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == own]
     where = f" in `{lines[-1].line.partition('  #')[0]}`" if lines and lines[-1].line else ""
     if isinstance(error, TypeError) and "NoneType" in str(error) and not lines:
         return f"A part of the result is None ({error}). Is a `return` missing?"
