@@ -1,0 +1,284 @@
+"""Notebook 8: look inside a trained GPT."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from autograd.ops.attention import split_heads
+from tinygpt import checkpoint
+from tinygpt.config import UserError
+from workbook.checking import Checks, Exercise
+from workbook.gpt import FOLDER
+from workbook.pictures import BLUE, GOLD, GREEN, GREY, RED, Picture, panels
+from workbook.softmax import name_of, softmax
+
+check = Checks()
+RNG = np.random.default_rng(8)
+COLORS = (BLUE, RED, GREEN, GOLD)
+
+
+def normal(*shape):
+    return RNG.normal(size=shape)
+
+
+# --- the model ----------------------------------------------------------------------------------------------------------
+
+
+def open_model(text):
+    """(GPT, tokenizer) that notebook 7 saved; or, if there is none for this text, a smaller one trained now."""
+    try:
+        model, tokenizer, state = checkpoint.load_for_sampling(FOLDER)
+        tokenizer.encode(text)
+        print(f"The model of notebook 7, after {state['step']} steps.")
+        return model, tokenizer
+    except UserError:
+        print("No model of notebook 7 for this text. Training a small one (20 seconds) ...")
+    return train_small_one()
+
+
+def train_small_one():
+    """Run the library's own train.py for a moment."""
+    shape = "--n-layer 2 --n-head 4 --n-embd 64 --block-size 64 --batch-size 12"
+    course = "--max-steps 450 --warmup-steps 50 --eval-interval 450 --eval-iters 5 --sample-tokens 0 --preset laptop --overwrite"
+    train = Path(__file__).resolve().parents[2] / "train.py"
+    command = [sys.executable, str(train), "--out", str(FOLDER), *shape.split(), *course.split()]
+    subprocess.run(command, check=True, capture_output=True, env=os.environ)
+    return checkpoint.load_for_sampling(FOLDER)[:2]
+
+
+def attention_weights(qkv, n_head):
+    """The weights (B, H, T, T) that causal attention gives; a row for each position, adding up to 1."""
+    q, k, _ = split_heads(qkv, 3, n_head)  # (B, T, 3C) -> (B, H, T, D) each
+    scores = q @ k.swapaxes(-1, -2) / np.sqrt(q.shape[-1])
+    future = np.triu(np.ones(scores.shape[-2:], bool), 1)
+    return softmax(np.where(future, -np.inf, scores))
+
+
+# --- looking_back -------------------------------------------------------------------------------------------------------
+
+
+def looking_back(weights, distance):
+    return np.diagonal(weights, -distance, -2, -1).mean((0, 2))  # (B, H, T - distance) -> (H,)
+
+
+def _attention(B, H, T):
+    return attention_weights(normal(B, T, 3 * H * 2), H)
+
+
+check.add(
+    "looking_back",
+    Exercise(
+        looking_back,
+        [(_attention(2, 3, 5), 1), (_attention(3, 3, 6), 2), (_attention(1, 4, 4), 0)],
+        {
+            "offset=+distance is above the diagonal: the future, where all weights are 0. The past is below, at -distance.": (
+                lambda w, d: np.diagonal(w, d, -2, -1).mean((0, 2))
+            ),
+            "This is how much a position looks at itself, whatever the distance: offset=-distance.": (
+                lambda w, d: np.diagonal(w, 0, -2, -1).mean((0, 2))
+            ),
+            "You divide by all T rows, but the first `distance` rows have nobody that far back. The mean of the diagonal itself "
+            "knows how long it is.": lambda w, d: np.diagonal(w, -d, -2, -1).sum(2).mean(0) / w.shape[-1],
+            "That is the sum. Take the mean, so that the result is a share between 0 and 1.": (
+                lambda w, d: np.diagonal(w, -d, -2, -1).sum((0, 2))
+            ),
+            "You averaged over the heads as well. Each head has its own number: the result has the shape (H,).": (
+                lambda w, d: np.diagonal(w, -d, -2, -1).mean()
+            ),
+            "Without axes, np.diagonal takes the first two, batch and heads. The weights of a head are in the last two: "
+            "axis1=-2, axis2=-1.": lambda w, d: np.diagonal(w, -d).mean((0, 1)),
+            "This column belongs to a fixed position that all look at. A fixed *distance* runs along a diagonal.": (
+                lambda w, d: w[..., d].mean((0, 2))
+            ),
+            "One number per text and head. Average over the batch, too.": lambda w, d: np.diagonal(w, -d, -2, -1).mean(-1),
+        },
+    ),
+)
+
+
+# --- without_head -------------------------------------------------------------------------------------------------------
+
+
+def without_head(heads, head, n_head):
+    heads = heads.copy()
+    D = heads.shape[-1] // n_head
+    heads[..., head * D : (head + 1) * D] = 0
+    return heads
+
+
+def _zeroed(which):
+    """Heads with other channels set to 0."""
+
+    def wrong(heads, head, n_head):
+        heads = heads.copy()
+        heads[which(head, n_head, heads.shape[-1] // n_head)] = 0
+        return heads
+
+    return wrong
+
+
+def _only(heads, head, n_head):
+    return heads - without_head(heads, head, n_head)
+
+
+check.add(
+    "without_head",
+    Exercise(
+        without_head,
+        [(normal(2, 3, 8), 1, 4), (normal(1, 4, 6), 0, 2), (normal(2, 2, 9), 2, 3)],
+        {
+            "Only one channel is off. A head has D = C / n_head of them: from head·D to (head + 1)·D.": _zeroed(
+                lambda head, n, D: (..., head)
+            ),
+            "You took every n_head-th channel. The heads lie side by side, each with its D channels in one piece.": _zeroed(
+                lambda head, n, D: (..., slice(head, None, n))
+            ),
+            "The slice begins at `head`. It begins at head·D, since each head before it has D channels.": _zeroed(
+                lambda head, n, D: (..., slice(head, head + D))
+            ),
+            "You switched off everything *but* this head.": _only,
+            "You switched off positions, or texts. Channels are the last axis: `heads[..., start:stop]`.": _zeroed(
+                lambda head, n, D: (slice(None), slice(head * D, (head + 1) * D))
+            ),
+            "The slice is as long as the number of heads. It should be D = C / n_head channels long.": _zeroed(
+                lambda head, n, D: (..., slice(head * n, (head + 1) * n))
+            ),
+            "The channels are gone. They must stay, as zeros, or what comes next no longer fits.": lambda heads, head, n: (
+                np.delete(heads, np.s_[head * (heads.shape[-1] // n) : (head + 1) * (heads.shape[-1] // n)], -1)
+            ),
+        },
+    ),
+)
+
+
+# --- logit_lens ---------------------------------------------------------------------------------------------------------
+
+
+def logit_lens(x, norm, head):
+    return softmax(head(norm(x)))
+
+
+def _norm(x):
+    return (x - x.mean(-1, keepdims=True)) / x.std(-1, keepdims=True) * np.linspace(0.5, 1.5, x.shape[-1])
+
+
+HEAD = normal(4, 6)
+
+
+def _head(x):
+    return x @ HEAD
+
+
+check.add(
+    "logit_lens",
+    Exercise(
+        logit_lens,
+        [(3 * normal(2, 3, 4), _norm, _head), (0.1 * normal(1, 5, 4), _norm, _head)],
+        {
+            "The last norm is missing. The head has never seen a stream that was not normalised.": lambda x, norm, head: softmax(
+                head(x)
+            ),
+            ("The last norm is missing.", "These are logits: the softmax is missing, too."): lambda x, norm, head: head(x),
+            "These are logits. Make probabilities of them: softmax.": lambda x, norm, head: head(norm(x)),
+            "The head is missing: it turns C channels into V characters.": lambda x, norm, head: softmax(norm(x)),
+            "Softmax of the wrong axis: for each position, the probabilities of all V characters add up to 1.": (
+                lambda x, norm, head: softmax(head(norm(x)).swapaxes(-1, -2)).swapaxes(-1, -2)
+            ),
+            "You keep only the last position. Look at all of them.": lambda x, norm, head: softmax(head(norm(x)))[:, -1],
+            "Softmax twice. Once is enough.": lambda x, norm, head: softmax(softmax(head(norm(x)))),
+            "These are the most likely ids. Return the probabilities of all.": lambda x, norm, head: head(norm(x)).argmax(-1),
+            "These are the logarithms of the probabilities. The probabilities themselves are wanted.": lambda x, norm, head: (
+                np.log(softmax(head(norm(x))))
+            ),
+        },
+    ),
+)
+
+
+# --- pictures -----------------------------------------------------------------------------------------------------------
+
+
+def plot_maps(maps, snippet):
+    """Each head's attention on a snippet: maps is a list (per block) of (H, T, T)."""
+    n_layer, n_head = len(maps), len(maps[0])
+    figure, axes = panels(n_head, n_layer, width=10, height=2.6 * n_layer, squeeze=False)
+    names = [name_of(c) for c in snippet]
+    for i, row in enumerate(axes):
+        for j, ax in enumerate(row):
+            ax.imshow(maps[i][j] ** 0.5, cmap="Blues", vmin=0, vmax=1)
+            ax.set(title=f"block {i + 1}, head {j + 1}", xticks=range(len(names)), yticks=range(len(names)))
+            ax.set_xticklabels(names, fontsize=6.5, family="monospace")
+            ax.set_yticklabels(names, fontsize=6.5, family="monospace")
+            ax.tick_params(length=0, pad=1)
+    return Picture(figure, "attention maps: rows look at columns")
+
+
+def plot_profiles(profiles):
+    """How much each head looks back by how far: profiles is a list (per block) of (distances, H)."""
+    figure, axes = panels(len(profiles), width=10, height=2.8, sharey=True, squeeze=False)
+    for i, (ax, profile) in enumerate(zip(axes[0], profiles, strict=True)):
+        for head, (curve, color) in enumerate(zip(np.transpose(profile), COLORS, strict=False)):
+            ax.plot(curve, "o-", color=color, ms=3, label=f"head {head + 1}")
+        ax.set(title=f"block {i + 1}", xlabel="characters back")
+    axes[0][0].set(ylabel="share of attention", ylim=(0, None))
+    axes[0][-1].legend()
+    return Picture(figure, "how far back each head looks")
+
+
+def plot_ablation(costs):
+    """What it costs to switch parts off: {name: increase of the loss}; names begin with their block's number."""
+    figure, axes = panels(width=9, height=3.2)
+    names = list(costs)
+    colors = [COLORS[(int(name.split()[0]) - 1) % len(COLORS)] for name in names]
+    bars = axes.bar(range(len(names)), costs.values(), color=colors)
+    axes.bar_label(bars, fmt="%.2f", fontsize=8, padding=2)
+    axes.set(xticks=range(len(names)), ylabel="loss gained (nats)")
+    axes.set_xticklabels([name.split(" ", 1)[1] for name in names], rotation=45, ha="right", fontsize=8)
+    blocks = [int(name.split()[0]) for name in names]
+    for block in sorted(set(blocks)):
+        places = [i for i, b in enumerate(blocks) if b == block]
+        axes.text(np.mean(places), 1.02, f"block {block}", ha="center", color=COLORS[(block - 1) % 4],
+                  transform=axes.get_xaxis_transform())  # fmt: skip
+    axes.axhline(0, color="k", lw=0.6)
+    return Picture(figure, "loss gained when a part is switched off")
+
+
+def plot_lens(probabilities, snippet, following, characters):
+    """What each stage of the stream would say next: probabilities is a list (per stage) of (T, V)."""
+    n = len(snippet)
+    figure, axes = panels(width=10, height=0.7 + 0.42 * len(probabilities))
+    best = np.array([p.argmax(-1) for p in probabilities])
+    sure = np.array([p.max(-1) for p in probabilities])
+    axes.imshow(sure, cmap="Oranges", vmin=0, vmax=2.2, aspect="auto")
+    for (i, j), ident in np.ndenumerate(best):
+        right = characters[ident] == following[j]
+        axes.text(j, i, name_of(characters[ident]), ha="center", va="center", family="monospace", fontsize=10,
+                  color="#0b5d2a" if right else "k", weight="bold" if right else "normal")  # fmt: skip
+    stages = ["embedding"] + [f"block {i}" for i in range(1, len(probabilities))]
+    axes.set(xticks=range(n), yticks=range(len(stages)), xlabel="it has just read", ylabel="")
+    axes.set_yticklabels(stages)
+    axes.set_xticklabels([name_of(c) for c in snippet], family="monospace")
+    above = axes.secondary_xaxis("top")
+    above.set(xticks=range(n), xlabel="what really came")
+    above.set_xticklabels([name_of(c) for c in following], family="monospace", color="#0b5d2a")
+    for side in (axes, above):
+        side.tick_params(length=0)
+    return Picture(figure, "the most likely next character after each block")
+
+
+def plot_losses_by(values, labels, references, xlabel):
+    """Losses over stages or positions, with reference lines."""
+    figure, axes = panels(width=7, height=3)
+    axes.plot(range(len(values)), values, "o-", color=BLUE, ms=4)
+    beside = axes.get_yaxis_transform()
+    for name, value in references.items():
+        axes.axhline(value, color=GREY, ls="--", lw=0.8)
+        axes.text(1.01, value, f"{name}: {value:.2f}", transform=beside, va="center", fontsize=8, color=GREY)
+    axes.set(xlabel=xlabel, ylabel="loss (nats)")
+    if labels:
+        axes.set(xticks=range(len(labels)))
+        axes.set_xticklabels(labels)
+    return Picture(figure, f"loss over {xlabel}")
