@@ -1,6 +1,7 @@
 """Kill a training process wherever it can be killed, fill the disk under it, and see what is left.
 
-A child process trains, made by fork() so that none waits for imports; it is a real process and SIGKILL really kills it.
+A process of its own trains and SIGKILL really kills it. It is forked from a server that has imported everything and has no
+threads, so that none waits for imports or inherits a lock that is held.
 """
 
 import builtins
@@ -8,18 +9,22 @@ import contextlib
 import errno
 import hashlib
 import io
+import multiprocessing
 import os
 import random
 import shutil
 import signal
 import sys
 import time
+import traceback
 from unittest import mock
 
 from tests.runs import TINY, result, train_here
 from tinygpt import checkpoint, cli
 
 OPERATIONS = "open fsync close mkdir rename replace unlink rmdir listdir scandir chmod truncate ftruncate".split()
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["tests.crash"])
 NEED_SPACE = {"open", "write", "fsync", "flush", "mkdir", "rename", "replace", "truncate", "save_file"}
 
 
@@ -48,7 +53,8 @@ class Faults:
 
     def _counted(self, name, function):
         def counted(*args, **kwargs):
-            self.reach(name)
+            reading = name == "open" and not args[1] & (os.O_CREAT | os.O_WRONLY | os.O_RDWR)
+            self.reach("open to read" if reading else name)
             return function(*args, **kwargs)
 
         return counted
@@ -93,32 +99,37 @@ class File:
         return self.file.write(data)
 
 
-def forked(function, output=os.devnull):
-    """Call a function in a child process, with its stdout and stderr in a file; returns the process id."""
-    sys.stdout.flush()
-    pid = os.fork()
-    if pid == 0:
-        descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(descriptor, 1)
-        os.dup2(descriptor, 2)
-        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
-        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
-        code = 1
-        try:
-            cli.exit_with_code(function)
-            code = 0
-        except SystemExit as error:
-            code = error.code or 0
-        finally:
-            with contextlib.suppress(Exception):
-                sys.stderr.flush()
-            os._exit(code)
-    return pid
+def start(output, settings, prepare=None):
+    """A process that calls prepare() and then trains with these settings, its stdout and stderr in a file."""
+    process = PROCESSES.Process(target=_train, args=(output, settings, prepare))
+    process.start()
+    return process
 
 
-def exit_code(pid):
-    """Wait for a child: its exit code, or minus the signal that killed it."""
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+def _train(output, settings, prepare):
+    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    if prepare:
+        prepare()
+    code = 1
+    try:
+        cli.exit_with_code(lambda: train_here(**settings))
+        code = 0
+    except SystemExit as error:
+        code = error.code or 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stderr.flush()
+        os._exit(code)  # without what multiprocessing does at the end, which is no part of training
+
+
+def exit_code(process):
+    """Wait for a process: its exit code, or minus the signal that killed it."""
+    process.join()
+    return process.exitcode
 
 
 class Reference:
@@ -157,22 +168,24 @@ def random_kills(work, data, number, max_steps=300, seed=0):
     whole = Reference(work, data, max_steps=max_steps, eval_interval=3)
     moments, kills, runs = random.Random(seed), 0, 0
     while kills < number:
-        folder = work / f"killed-{runs}"
-        start = dict(whole.settings, out=folder)
+        folder, newest, longest = work / f"killed-{runs}", -1, 0.2  # seconds that a process may live
+        settings = dict(whole.settings, out=folder)
         while True:
-            pid = forked(lambda start=start: train_here(**start), work / "output.txt")
-            time.sleep(moments.uniform(0, 0.2))
-            os.kill(pid, signal.SIGKILL)
-            code = exit_code(pid)
+            process = start(work / "output.txt", settings)
+            time.sleep(moments.uniform(0, longest))
+            process.kill()
+            code = exit_code(process)
             assert code in (0, -signal.SIGKILL), (work / "output.txt").read_text()
             if code == 0:
                 break
             if list(folder.glob("ckpt/step_*")):
                 kills += 1
-                whole.check_newest(folder)
-                start = dict(resume=folder)
+                before, newest = newest, whole.check_newest(folder)
+                longest = 0.2 if newest > before else 1.2 * longest  # on a slow machine it takes longer to come forward
+                settings = dict(resume=folder)
             else:
-                start = dict(whole.settings, out=folder, overwrite=True)  # killed before anything was worth keeping
+                settings = dict(whole.settings, out=folder, overwrite=True)  # killed before anything was worth keeping
+                longest *= 1.2
         whole.check_finished(folder)
         runs += 1
     return kills, runs
@@ -189,12 +202,7 @@ def every_operation(work, data, mode, stride=1):
     for at in range(1, 10_000, stride):
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(base, folder)
-
-        def resume(at=at):
-            Faults(at, mode).install()
-            train_here(resume=folder, stop_after=15)
-
-        code = exit_code(forked(resume, work / "output.txt"))
+        code = exit_code(start(work / "output.txt", dict(resume=folder, stop_after=15), Faults(at, mode).install))
         printed = (work / "output.txt").read_text()
         step = whole.check_newest(folder)
         if code == 0:

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from tests.crash import exit_code, forked
+from tests import crash
+from tests.crash import exit_code
 from tests.fuzz import reseal
 from tests.runs import ROOT, TINY, finish, refused, start, train_here
 from tests.survived import count
@@ -226,6 +227,14 @@ def test_a_full_disk_leaves_the_last_checkpoint(text_file, tmp_path):
     train_here(resume=run)
 
 
+def no_longer_root():
+    if os.getuid() == 0:
+        with tempfile.TemporaryDirectory() as folder:  # loads what Python loads late, as long as its own files may be read
+            train_here(**TINY | dict(max_steps=1), data=ROOT / "README.md", out=Path(folder) / "run")
+        os.setgid(65534)
+        os.setuid(65534)
+
+
 def test_folders_that_cannot_be_written(finished, text_file, tmp_path):
     (tmp_path / "file").write_text("")
     refused("cannot write to", **TINY, data=text_file, out=tmp_path / "file" / "run")
@@ -237,13 +246,8 @@ def test_folders_that_cannot_be_written(finished, text_file, tmp_path):
             path.chmod(0o555)
         before = {path: path.stat().st_mtime for path in run.rglob("*")}
 
-        def resume():
-            if os.getuid() == 0:
-                os.setgid(65534)
-                os.setuid(65534)
-            train_here(resume=run, data=Path(public) / "words.txt")
-
-        assert exit_code(forked(resume, tmp_path / "output.txt")) == 2
+        settings = dict(resume=run, data=Path(public) / "words.txt")
+        assert exit_code(crash.start(tmp_path / "output.txt", settings, no_longer_root)) == 2
         printed = (tmp_path / "output.txt").read_text()
         assert printed.startswith("error: cannot write to") and "Permission denied" in printed and printed.count("\n") == 1
         assert {path: path.stat().st_mtime for path in run.rglob("*")} == before
