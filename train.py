@@ -1,7 +1,8 @@
 """Train a GPT on text: `python train.py`, or `python train.py --help` for every setting.
 
-Read it from top to bottom; tinygpt/model.py has the model, autograd/ what computes its gradients. Under `mpiexec -n 4
-python -m mpi4py` four processes, the ranks, run all this, each with its part of every batch; rank 0 alone prints and writes.
+Read it from top to bottom; tinygpt/model.py has the model, autograd/ what computes its gradients. Under
+`mpiexec -n 4 python -m mpi4py` four processes, the ranks, run all this, each with its part of every batch;
+rank 0 alone prints and writes.
 """
 
 import dataclasses
@@ -35,7 +36,9 @@ def main(argv=None):
     config = dataclasses.replace(config, data=config.data or corpus)
     if saved:
         resume.check_data(saved, corpus, text, start.force)
-    tokenizer = ranks.once(lambda: saved.tokenizer() if saved else choose_tokenizer(config.tokenizer, config.vocab_size, text))
+    tokenizer = ranks.once(
+        lambda: saved.tokenizer() if saved else choose_tokenizer(config.tokenizer, config.vocab_size, text)
+    )
     dataset = data.Dataset(text, tokenizer, config.block_size, ranks).to(device)
 
     set_precision(config.precision)
@@ -56,13 +59,17 @@ def main(argv=None):
     workers.start_alike()
     run = open_run(ranks, config, corpus, start.overwrite, saved)
     stream = Stream(config.seed)
-    first_step, training_seconds = (saved.state["step"], saved.state["training_seconds"]) if saved else (0, 0.0)
+    first_step, training_seconds = (
+        (saved.state["step"], saved.state["training_seconds"]) if saved else (0, 0.0)
+    )
     last_step = max(first_step, min(config.stop_after or config.max_steps, config.max_steps))
 
     print(to_toml(config))
     machine = f"{device}, {ranks.name}{threads} threads, micro-batches of {micro_batch}"
     print(f"preset {config.preset} on {machine} ({why})")
-    print(f"data: {corpus}, {len(dataset.train):,} tokens to train, {len(dataset.val):,} to validate, ", end="")
+    print(
+        f"data: {corpus}, {len(dataset.train):,} tokens to train, {len(dataset.val):,} to validate, ", end=""
+    )
     print(f"vocabulary of {tokenizer.vocab_size:,}")
     print(f"model: {model.num_parameters():,} parameters")
     print(f"run folder: {run.folder}", flush=True)
@@ -73,7 +80,10 @@ def main(argv=None):
             print(f"note: this rounds differently than before ({saved.state['machine']})", flush=True)
 
     def train_step(step):
-        """One update of the weights. Returns the loss before it, which is not looked at: on a GPU that means waiting."""
+        """One update of the weights.
+
+        Returns the loss before it, which is not looked at: on a GPU that means waiting.
+        """
         for group in optimizer.groups:
             group["lr"] = schedule(step)
         ids, targets = dataset.batch("train", config.batch_size, stream.at(step=step, site=data.BATCH_SITE))
@@ -95,7 +105,10 @@ def main(argv=None):
                     return
             losses[split] = finite(float(total) / config.eval_iters, step)
         bits = dataset.bits_per_byte("val", losses["val"])
-        say(f"step {step}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}, {bits:.4f} bits per byte")
+        say(
+            f"step {step}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}, {bits:.4f} bits "
+            "per byte"
+        )
         values = dict(train_loss=losses["train"], val_loss=losses["val"], val_bits_per_byte=bits)
         run.log("evaluation", step, **values, training_seconds=training_seconds)
         run.plot_losses()
@@ -110,7 +123,11 @@ def main(argv=None):
         if ranks.rank:
             return None
         state = {"step": step, "best": run.best, "data_sha256": dataset.sha256, "corpus": corpus}
-        state |= {"training_seconds": training_seconds, "machine": machine, "settings": dataclasses.asdict(config)}
+        state |= {
+            "training_seconds": training_seconds,
+            "machine": machine,
+            "settings": dataclasses.asdict(config),
+        }
         return checkpoint.save(run.folder, model, optimizer, tokenizer, state)
 
     def finite(loss, step):
@@ -118,9 +135,15 @@ def main(argv=None):
         if math.isfinite(loss):
             return loss
         say(f"the loss became {loss} by step {step}; looking for the operation that made it so")
-        raise UserError(anomaly.report(loss, step, run.folder, workers, optimizer, train_step if config.detect_anomaly else None))
+        raise UserError(
+            anomaly.report(
+                loss, step, run.folder, workers, optimizer, train_step if config.detect_anomaly else None
+            )
+        )
 
-    progress = tqdm(total=last_step, initial=first_step, unit="step", disable=ranks.rank > 0 or not sys.stderr.isatty())
+    progress = tqdm(
+        total=last_step, initial=first_step, unit="step", disable=ranks.rank > 0 or not sys.stderr.isatty()
+    )
     say = progress.write if not progress.disable else lambda line: print(line, flush=True)
     with Interrupt(ranks) as interrupted:
         for step in range(first_step, last_step + 1):
@@ -135,16 +158,24 @@ def main(argv=None):
                 loss = finite(float(loss), step)
                 run.log("step", step, loss=loss, learning_rate=schedule(step))
                 progress.set_postfix(loss=f"{loss:.3f}")
-            training_seconds += time.perf_counter() - began  # here, since a GPU may have been waited for just now
+            # here, since a GPU may have been waited for just now
+            training_seconds += time.perf_counter() - began
             progress.update()
         folder = save(step)
     progress.close()
 
     if interrupted:
-        print(f"stopped after {step} steps; saved {folder}; go on with: python train.py --resume {run.folder}", flush=True)
+        print(
+            f"stopped after {step} steps; saved {folder}; go on with: python train.py --resume {run.folder}",
+            flush=True,
+        )
         ranks.part()
         sys.exit(interrupted.exit_code)
-    print(f"{last_step} steps in {training_seconds:.1f} s of training; best validation loss {run.best['val_loss']:.4f}, ", end="")
+    print(
+        f"{last_step} steps in {training_seconds:.1f} s of training; best validation loss "
+        f"{run.best['val_loss']:.4f}, ",
+        end="",
+    )
     print(f"{dataset.bits_per_byte('val', run.best['val_loss']):.4f} bits per byte, ", end="")
     print(f"peak memory {estimate.peak_memory(workers) / 1e6:,.0f} MB")
     print(run.sample(last_step))

@@ -1,6 +1,7 @@
 """Reverse-mode automatic differentiation on NumPy and CuPy arrays, written to be read.
 
-Start with `tensor.py` (the tape and `backward`), then `ops/elementwise.py` (a rule and its derivative per line).
+Start with `tensor.py` (the tape and `backward`), then `ops/elementwise.py` (a rule and its derivative per
+line).
 """
 
 from autograd.anomaly import AnomalyError, detect_anomaly

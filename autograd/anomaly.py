@@ -9,10 +9,11 @@ class AnomalyError(ArithmeticError):
 
 
 class detect_anomaly:
-    """`with detect_anomaly(): ...` raises AnomalyError at the first result or gradient that is not finite, naming its operation.
+    """`with detect_anomaly(): ...` raises AnomalyError at the first result or gradient that is not finite,
+    naming its operation.
 
-    It looks at every array, which takes time, and on a GPU waits for each. where() is called as operations are
-    recorded; what it returns (the module at work, say) stands before the operation's name.
+    It looks at every array, which takes time, and on a GPU waits for each. where() is called as operations
+    are recorded; what it returns (the module at work, say) stands before the operation's name.
     """
 
     def __init__(self, where=lambda: ""):
@@ -37,7 +38,9 @@ class detect_anomaly:
         """Called with each gradient that a node hands down."""
         if not all_finite(gradient):
             place = self.places.get(node.order, "")
-            raise AnomalyError(f"{place}the gradient of input {position} of {node.name} holds {_culprit(gradient)}")
+            raise AnomalyError(
+                f"{place}the gradient of input {position} of {node.name} holds {_culprit(gradient)}"
+            )
 
 
 def all_finite(array):

@@ -13,7 +13,8 @@ import numpy as np
 
 def array_module(array):
     """`numpy` or `cupy`, whichever owns `array`. Everything that is not a CuPy array belongs to NumPy."""
-    cupy = sys.modules.get("cupy")  # not asked itself: the first get_array_module imports more, which fails between threads
+    # not asked itself: the first get_array_module imports more, which fails between threads
+    cupy = sys.modules.get("cupy")
     return cupy if cupy and isinstance(array, cupy.ndarray) else np
 
 
@@ -38,7 +39,10 @@ def to_numpy(array):
 
 
 def device_module(device):
-    """The array library for "cpu", "cuda" or "cuda:N". Raises ValueError or RuntimeError saying what is missing."""
+    """The array library for "cpu", "cuda" or "cuda:N".
+
+    Raises ValueError or RuntimeError saying what is missing.
+    """
     if device == "cpu":
         return np
     if not re.fullmatch(r"cuda(:\d+)?", device):
@@ -73,8 +77,8 @@ def _gpu_number(device):
 def choose_device(wanted="auto"):
     """(device, reason) for "auto", "cpu", "cuda" or "cuda:N".
 
-    "auto" takes a GPU that works and otherwise the CPU. Asking for a GPU that cannot be used raises RuntimeError.
-    A GPU becomes the one that this thread works on.
+    "auto" takes a GPU that works and otherwise the CPU. Asking for a GPU that cannot be used raises
+    RuntimeError. A GPU becomes the one that this thread works on.
     """
     if wanted == "cpu":
         return "cpu", "as asked"
@@ -110,12 +114,18 @@ def _probe(device):
 
 
 def _remedy(error, driver, cuda):
-    """One line on what CuPy's error means here. driver: the CUDA that it can do, 0 without one; cuda: CuPy's own."""
+    """One line on what CuPy's error means here.
+
+    driver: the CUDA that it can do, 0 without one; cuda: CuPy's own.
+    """
     text = str(error) if type(error) is RuntimeError else f"{type(error).__name__}: {error}"
     missing = f"not found; pip install 'cupy-cuda{cuda}x[ctk]' brings it"
     old = f"the NVIDIA driver can do CUDA {driver}, CuPy is made for {cuda}; update the driver, or take the extra cuda{driver}"
     for sign, meaning in (
-        ("InsufficientDriver", old if driver else "there is no NVIDIA driver; nvidia-smi should list the GPU"),
+        (
+            "InsufficientDriver",
+            old if driver else "there is no NVIDIA driver; nvidia-smi should list the GPU",
+        ),
         ("NoDevice", "the NVIDIA driver sees no GPU; look at nvidia-smi and CUDA_VISIBLE_DEVICES"),
         ("CUDA headers", f"CUDA's headers: {missing}"),
         ("nvrtc", f"CUDA's compiler NVRTC: {missing}"),
@@ -142,12 +152,17 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # from malloc.h
 def keep_freed_memory():
     """Tell glibc to reuse freed memory instead of returning it to the system at once.
 
-    Otherwise every array above a few hundred kB is mapped anew and zeroed page by page: measured at the laptop
-    configuration, 913,000 page faults instead of 19,000 in 100 steps, which then take 37 ms instead of 29.
+    Otherwise every array above a few hundred kB is mapped anew and zeroed page by page: measured at the
+    laptop configuration, 913,000 page faults instead of 19,000 in 100 steps, which then take 37 ms instead of
+    29.
     """
     try:
         libc = ctypes.CDLL("libc.so.6")
-        for option, value in ((M_MMAP_THRESHOLD, 1 << 30), (M_TRIM_THRESHOLD, (1 << 31) - 1), (M_ARENA_MAX, 1)):
+        for option, value in (
+            (M_MMAP_THRESHOLD, 1 << 30),
+            (M_TRIM_THRESHOLD, (1 << 31) - 1),
+            (M_ARENA_MAX, 1),
+        ):
             libc.mallopt(option, value)
     except (OSError, AttributeError):
         pass  # another C library; it has its own ways

@@ -1,7 +1,7 @@
 """The tape as a picture: SVG with a layout of our own, so that no outside program is needed.
 
-`draw(loss)` before `loss.backward()` shows operations, shapes and "no gradient yet"; the same picture shown again
-afterwards has the size of every gradient, although the tape itself is gone by then.
+`draw(loss)` before `loss.backward()` shows operations, shapes and "no gradient yet"; the same picture shown
+again afterwards has the size of every gradient, although the tape itself is gone by then.
 """
 
 import dataclasses
@@ -13,7 +13,12 @@ from autograd.backend import to_numpy
 from autograd.tensor import Tensor
 
 NO_GRADIENT = "no gradient yet"
-LINE, LETTER, GAP = 16, 6.5, 18  # pixels: a line of text, a letter (a bold one is wider), the space between boxes
+# pixels: a line of text, a letter (a bold one is wider), the space between boxes
+LINE, LETTER, GAP = (
+    16,
+    6.5,
+    18,
+)
 LAYER_GAP = {"right": 64, "down": 58}  # between layers; the texts on the edges stand there
 WIDEST = 860  # pixels: a graph that is longer from left to right is drawn from top to bottom
 SWEEPS = 8  # of the layout, up and down the layers
@@ -55,16 +60,20 @@ class Graph:
             file.write(self._repr_svg_())
 
     def __repr__(self):
-        rows = ([" ".join(box.lines), ", ".join(b.lines[0] for b, _ in box.inputs), box.gradient_text()] for box in self.boxes)
+        rows = (
+            [" ".join(box.lines), ", ".join(b.lines[0] for b, _ in box.inputs), box.gradient_text()]
+            for box in self.boxes
+        )
         return "\n".join(" | ".join(filter(None, row)) for row in rows)
 
 
 def draw(output, limit=200, **names):
-    """The tape below the Tensor `output` as a Graph. Call it before backward(): it listens to the gradients passing by.
+    """The tape below the Tensor `output` as a Graph. Call it before backward(): it listens to the gradients
+    passing by.
 
-    names: Tensors to be called by name, `draw(loss, W=W, h=h)`; a model: `draw(loss, **dict(model.named_parameters()))`.
-    limit: only so many of the newest operations are drawn; one box stands for the rest. Inputs that need no gradient
-    are not on the tape and so not in the picture.
+    names: Tensors to be called by name, `draw(loss, W=W, h=h)`; a model: `draw(loss,
+    **dict(model.named_parameters()))`. limit: only so many of the newest operations are drawn; one box stands
+    for the rest. Inputs that need no gradient are not on the tape and so not in the picture.
     """
     names = {id(tensor.node or tensor): name for name, tensor in names.items()}
     nodes, left_out = _newest(output.node, limit) if output.node else ([], 0)
@@ -136,7 +145,7 @@ def gradient_text(gradient):
     return f"grad rms {math.sqrt(float((gradient * gradient).mean())):.2g}"
 
 
-# --- layout -----------------------------------------------------------------------------------------------------------
+# --- layout ---------------------------------------------------------------------------------------
 
 
 def to_svg(boxes):
@@ -145,7 +154,9 @@ def to_svg(boxes):
     depth_of = lambda right: [max(_extent(item, right)[0] for item in layer) for layer in layers]
     right = sum(depth_of(True)) + LAYER_GAP["right"] * (len(layers) - 1) <= WIDEST
     centers, size = _place(layers, chains, depth_of(right), right)
-    body = [_edge([centers[item] for item in chain], chain[-1].size(), right, label) for chain, label in chains]
+    body = [
+        _edge([centers[item] for item in chain], chain[-1].size(), right, label) for chain, label in chains
+    ]
     body += [_box(box, *centers[box]) for box in boxes]
     width, height = (round(n) for n in size)
     return (
@@ -155,11 +166,13 @@ def to_svg(boxes):
 
 
 def _layers(boxes):
-    """Lists of items from the leaves to the output, and chains: per edge its items from input to user, and its label.
+    """Lists of items from the leaves to the output, and chains: per edge its items from input to user, and
+    its label.
 
     An item is a box, or a bare object() that reserves the place where an edge crosses a layer.
     """
-    height = dict.fromkeys(boxes, 0)  # the longest way to the output, so that a leaf stands beside its first user
+    # the longest way to the output, so that a leaf stands beside its first user
+    height = dict.fromkeys(boxes, 0)
     for box in reversed(boxes):
         for source, _ in box.inputs:
             height[source] = max(height[source], height[box] + 1)
@@ -197,7 +210,9 @@ def _place(layers, chains, depths, right):
     for sweep in range(SWEEPS):
         side = sweep % 2
         for layer in layers[::-1] if side else layers:
-            wanted = {item: _mean([across[n] for n in neighbours[item][side]], across[item]) for item in layer}
+            wanted = {
+                item: _mean([across[n] for n in neighbours[item][side]], across[item]) for item in layer
+            }
             _spread(layer, across, wanted, right)
     low = min(across[item] - _extent(item, right)[1] / 2 for item in across) - GAP
     high = max(across[item] + _extent(item, right)[1] / 2 for item in across) + GAP
@@ -228,7 +243,7 @@ def _spread(layer, across, wanted, right):
         across[item] += shift / len(layer)
 
 
-# --- SVG ----------------------------------------------------------------------------------------------------------------
+# --- SVG ------------------------------------------------------------------------------------------
 
 
 def _text(x, y, text, extra=""):
@@ -273,7 +288,7 @@ def _edge(points, user_size, right, label):
     )
 
 
-# --- a Tensor in a notebook -----------------------------------------------------------------------------------------------
+# --- a Tensor in a notebook -----------------------------------------------------------------------
 
 
 def tensor_html(tensor, rows=6, columns=8):
@@ -298,11 +313,16 @@ def _table(tensor, rows, columns):
     largest = float(abs(matrix).max()) or 1.0
     cells = to_numpy(matrix[:rows, :columns])
     lines = [
-        "".join(_cell(value, largest) for value in row) + ("<td>…</td>" if matrix.shape[1] > columns else "") for row in cells
+        "".join(_cell(value, largest) for value in row) + ("<td>…</td>" if matrix.shape[1] > columns else "")
+        for row in cells
     ]
     if matrix.shape[0] > rows:
         lines.append("<td>…</td>")
-    more = f"<div>the first of {tensor.size // matrix.size} such matrices</div>" if matrix.size < tensor.size else ""
+    more = (
+        f"<div>the first of {tensor.size // matrix.size} such matrices</div>"
+        if matrix.size < tensor.size
+        else ""
+    )
     return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>" + more
 
 

@@ -1,4 +1,6 @@
-"""Compare the tape's derivatives with finite differences: the tool that makes a hand-written backward pass provable."""
+"""Compare the tape's derivatives with finite differences: the tool that makes a hand-written backward pass
+provable.
+"""
 
 import numpy as np
 
@@ -17,14 +19,16 @@ class KinkError(GradcheckError):
 
 
 def gradcheck(function, *inputs, mode="elementwise", rtol=1e-6, atol=1e-8, step=STEP, seed=0):
-    """Check d function / d inputs; returns True or raises GradcheckError with the worst entry and both its numbers.
+    """Check d function / d inputs; returns True or raises GradcheckError with the worst entry and both its
+    numbers.
 
-    function: Tensors -> Tensor of any shape; it must give the same result each time. inputs: float64 Tensors with
-    requires_grad=True, whose values are moved and put back. The result is multiplied by a random upstream gradient,
-    because a plain sum hides errors: the gradient of softmax(x).sum() is 0 whatever the pullback does.
+    function: Tensors -> Tensor of any shape; it must give the same result each time. inputs: float64 Tensors
+    with requires_grad=True, whose values are moved and put back. The result is multiplied by a random
+    upstream gradient, because a plain sum hides errors: the gradient of softmax(x).sum() is 0 whatever the
+    pullback does.
 
-    mode "elementwise" tries every element of every input; "projected" only one random direction through all inputs,
-    which costs four evaluations however large the function is.
+    mode "elementwise" tries every element of every input; "projected" only one random direction through all
+    inputs, which costs four evaluations however large the function is.
     Raises TypeError for float32, and KinkError where the function has a corner within two steps.
     """
     _check_inputs(inputs)
@@ -60,8 +64,9 @@ def _check_inputs(inputs):
             raise TypeError(f"gradcheck: input {i} must be a Tensor with requires_grad=True")
         if x.dtype != np.float64:
             raise TypeError(
-                f"gradcheck: input {i} is {x.dtype}. A finite difference subtracts two nearly equal numbers; of "
-                "float32's 7 digits about 3 survive, too few to prove anything. Make it Tensor(..., dtype=np.float64)."
+                f"gradcheck: input {i} is {x.dtype}. A finite difference subtracts two nearly equal numbers; "
+                "of float32's 7 digits about 3 survive, too few to prove anything. Make it Tensor(..., "
+                "dtype=np.float64)."
             )
 
 
@@ -74,8 +79,8 @@ def _random_like(array, seed, site):
 def slope(value_at, step=STEP):
     """The derivative at 0 of a function of one number, by the five-point formula.
 
-    Raises KinkError at a corner: where a function is smooth, its second difference grows fourfold when the step
-    doubles; across a corner it grows linearly.
+    Raises KinkError at a corner: where a function is smooth, its second difference grows fourfold when the
+    step doubles; across a corner it grows linearly.
     """
     center = value_at(0.0)
     left2, left, right, right2 = (value_at(k * step) for k in (-2, -1, 1, 2))
@@ -85,7 +90,8 @@ def slope(value_at, step=STEP):
     if abs(second2 - 4 * second) > 1e-3 * scale + 1e-10 * max(1.0, abs(center)):
         raise KinkError(
             f"there is a corner here: the slope is {(center - left) / step:.6g} to the left and "
-            f"{(right - center) / step:.6g} to the right. Move the point away from it (relu and abs have one at 0)."
+            f"{(right - center) / step:.6g} to the right. Move the point away from it (relu and abs have one "
+            "at 0)."
         )
     return derivative
 
@@ -99,7 +105,8 @@ def _compare_projected(value, inputs, grads, step, rtol, atol, seed):
             x.data[...] = original + t * direction
         return value()
 
-    # All elements move at once, so each by less: the distance between the points stays that of one moving element.
+    # All elements move at once, so each by less: the distance between the points stays that of one moving
+    # element.
     distance = step / max(1, sum(x.size for x in inputs)) ** 0.5
     try:
         numeric = slope(value_at, distance)
@@ -108,7 +115,9 @@ def _compare_projected(value, inputs, grads, step, rtol, atol, seed):
             x.data[...] = original
     analytic = sum(float((g * d).sum()) for g, d in zip(grads, directions, strict=True))
     if not abs(analytic - numeric) <= atol + rtol * abs(numeric):
-        raise GradcheckError(f"along a random direction the tape says {analytic:.12g}, the difference {numeric:.12g}")
+        raise GradcheckError(
+            f"along a random direction the tape says {analytic:.12g}, the difference {numeric:.12g}"
+        )
 
 
 def _compare_elements(value, inputs, grads, step, rtol, atol):

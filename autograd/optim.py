@@ -6,7 +6,8 @@ from autograd.backend import array_module, has_kernels
 
 
 def flatten(tensors, attribute="data"):
-    """Move the arrays of these Tensors (their `data`, or zeros for their `grad`) into one contiguous array, which is returned.
+    """Move the arrays of these Tensors (their `data`, or zeros for their `grad`) into one contiguous array,
+    which is returned.
 
     Each Tensor keeps a view of its part, so one operation on the flat array updates them all.
     """
@@ -30,8 +31,9 @@ class AdamW:
         p -= lr * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
 
     parameters: Tensors, or groups: dicts with "params" and settings of their own ("lr", "betas", "eps",
-    "weight_decay"). Each group's values, gradients and moments become flat arrays: group["data"], ["grad"], ["m"],
-    ["v"]. `lr` of a group may be changed between steps. The groups' gradients lie one after another in `gradient`.
+    "weight_decay"). Each group's values, gradients and moments become flat arrays: group["data"], ["grad"],
+    ["m"], ["v"]. `lr` of a group may be changed between steps. The groups' gradients lie one after another in
+    `gradient`.
     """
 
     def __init__(self, parameters, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2):
@@ -62,9 +64,9 @@ class AdamW:
     def step(self, run=None):
         """Update the parameters from their gradients.
 
-        The update goes chunk by chunk, so that a chunk's arrays stay in the cache through all its operations. `run`
-        (function, list) may spread the chunks over threads; they are independent of each other. On a GPU, one kernel
-        updates a group.
+        The update goes chunk by chunk, so that a chunk's arrays stay in the cache through all its operations.
+        `run` (function, list) may spread the chunks over threads; they are independent of each other. On a
+        GPU, one kernel updates a group.
         """
         self.steps += 1
         if has_kernels(self.groups[0]["data"]):
@@ -75,7 +77,9 @@ class AdamW:
                 adamw(*arrays, group["lr"], group["betas"], group["eps"], group["weight_decay"], self.steps)
             return
         starts = [(group, start) for group in self.groups for start in range(0, group["data"].size, CHUNK)]
-        (run or _in_order)(self._update_chunk, [(group, slice(start, start + CHUNK)) for group, start in starts])
+        (run or _in_order)(
+            self._update_chunk, [(group, slice(start, start + CHUNK)) for group, start in starts]
+        )
 
     def clip_grad_norm(self, max_norm):
         """As clip_grad_norm below, for all parameters, in as many operations as there are groups."""
@@ -106,7 +110,8 @@ def _in_order(function, items):
 
 
 def clip_grad_norm(parameters, max_norm):
-    """Scale all gradients down together if their joint Euclidean norm exceeds max_norm; return the norm before.
+    """Scale all gradients down together if their joint Euclidean norm exceeds max_norm; return the norm
+    before.
 
     The norm is a 0-d array and the comparison happens on its device: a GPU need not be waited for.
     """
@@ -137,7 +142,9 @@ def constant(lr):
 
 
 def warmup_cosine(lr, warmup_steps, max_steps, min_lr):
-    """A schedule: a linear rise over warmup_steps, then half a cosine wave from lr down to min_lr at max_steps."""
+    """A schedule: a linear rise over warmup_steps, then half a cosine wave from lr down to min_lr at
+    max_steps.
+    """
 
     def schedule(step):
         if step < warmup_steps:

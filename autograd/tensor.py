@@ -41,9 +41,10 @@ class no_grad:
 class Node:
     """One recorded operation: it turns the gradient of its output into the gradients of its inputs.
 
-    `vjps` holds one function per input (a vector-Jacobian product). `parents` holds, per input, the Node that made
-    it, the Tensor itself if it is a leaf, or None if it needs no gradient. A Node knows nothing of its own output,
-    so there is no reference cycle: memory goes when the last user goes, without the garbage collector.
+    `vjps` holds one function per input (a vector-Jacobian product). `parents` holds, per input, the Node that
+    made it, the Tensor itself if it is a leaf, or None if it needs no gradient. A Node knows nothing of its
+    own output, so there is no reference cycle: memory goes when the last user goes, without the garbage
+    collector.
     """
 
     __slots__ = ("order", "name", "parents", "vjps", "shape", "dtype")
@@ -57,9 +58,9 @@ class Node:
 class Tensor:
     """An array that remembers how it was computed.
 
-    data: list, number or array. Floating arrays keep their dtype (float32 or float64), everything else becomes
-    float32. After `loss.backward()`, `grad` of every leaf with `requires_grad=True` holds d loss / d leaf as a plain
-    array of the same shape; further backward passes add to it.
+    data: list, number or array. Floating arrays keep their dtype (float32 or float64), everything else
+    becomes float32. After `loss.backward()`, `grad` of every leaf with `requires_grad=True` holds d loss / d
+    leaf as a plain array of the same shape; further backward passes add to it.
     """
 
     __slots__ = ("data", "grad", "requires_grad", "node", "__weakref__")
@@ -108,25 +109,31 @@ class Tensor:
 
     def __setitem__(self, index, value):
         raise TypeError(
-            "a Tensor cannot be assigned into: the tape may need the old values. Build a new one with where() or "
-            "concatenate(), or change .data of a leaf between two training steps."
+            "a Tensor cannot be assigned into: the tape may need the old values. Build a new one with "
+            "where() or concatenate(), or change .data of a leaf between two training steps."
         )
 
     def __repr__(self):
-        origin = f", made by {self.node.name}" if self.node else ", requires_grad" if self.requires_grad else ""
+        origin = (
+            f", made by {self.node.name}" if self.node else ", requires_grad" if self.requires_grad else ""
+        )
         place = "" if self.device == "cpu" else f", {self.device}"
-        values = np.array2string(self.numpy(), precision=4, threshold=100, edgeitems=3, separator=", ", prefix="Tensor(")
+        values = np.array2string(
+            self.numpy(), precision=4, threshold=100, edgeitems=3, separator=", ", prefix="Tensor("
+        )
         return f"Tensor({values}, shape={self.shape}, {self.dtype}{place}{origin})"
 
     def backward(self, gradient=None, retain_graph=False):
         """Add d self / d leaf to `.grad` of every leaf below.
 
-        gradient: the upstream gradient, of this Tensor's shape; may be left out for a single element (it is 1 then).
-        The tape is freed on the way, unless retain_graph. Raises RuntimeError if there is nothing to differentiate or
-        the tape was freed before.
+        gradient: the upstream gradient, of this Tensor's shape; may be left out for a single element (it is 1
+        then). The tape is freed on the way, unless retain_graph. Raises RuntimeError if there is nothing to
+        differentiate or the tape was freed before.
         """
         if not self.requires_grad:
-            raise RuntimeError("nothing to differentiate: no input had requires_grad=True, or it ran under no_grad()")
+            raise RuntimeError(
+                "nothing to differentiate: no input had requires_grad=True, or it ran under no_grad()"
+            )
         if gradient is None and self.size != 1:
             raise RuntimeError(
                 f"backward() from shape {self.shape} needs an upstream gradient of that shape: "
@@ -147,8 +154,8 @@ class Tensor:
 def _walk(root, gradient, retain_graph):
     """Visit the nodes below root from the newest to the oldest, handing gradients down.
 
-    An operation is recorded after its inputs were, so descending creation order is a reverse topological order: when
-    a node's turn comes, everything that uses its output has already contributed to its gradient.
+    An operation is recorded after its inputs were, so descending creation order is a reverse topological
+    order: when a node's turn comes, everything that uses its output has already contributed to its gradient.
     """
     gradients = {root: gradient}
     owned = set()  # nodes whose gradient is a sum made here, so that it may be added to in place
@@ -158,13 +165,18 @@ def _walk(root, gradient, retain_graph):
         gradient = gradients.pop(node)
         if node.vjps is None:
             raise RuntimeError(
-                f"the tape of this {node.name} was freed by an earlier backward(): run the forward pass again, "
-                "or call the first backward(retain_graph=True)"
+                f"the tape of this {node.name} was freed by an earlier backward(): run the forward pass "
+                "again, or call the first backward(retain_graph=True)"
             )
         for position, (parent, vjp) in enumerate(zip(node.parents, node.vjps, strict=False)):
             if parent is None:
                 continue
-            if isinstance(vjp, AddingPullback) and isinstance(parent, Tensor) and parent.grad is not None and not watch:
+            if (
+                isinstance(vjp, AddingPullback)
+                and isinstance(parent, Tensor)
+                and parent.grad is not None
+                and not watch
+            ):
                 vjp(gradient, add_to=parent.grad)
                 continue
             contribution = _checked(vjp(gradient), parent, node, position)
@@ -185,7 +197,8 @@ def _walk(root, gradient, retain_graph):
 
 
 class AddingPullback:
-    """A pullback, function(g, add_to), that can add what it finds to an array at once: a leaf's gradient that is there already.
+    """A pullback, function(g, add_to), that can add what it finds to an array at once: a leaf's gradient that
+    is there already.
 
     Otherwise add_to is None and it returns an array of its own. On a GPU this saves a launch per parameter.
     """
@@ -216,10 +229,11 @@ def _add_to_leaf(leaf, gradient):
 
 
 def checkpoint(function, x):
-    """function(x) for a Tensor x, keeping only x: backward computes function(x) a second time (Chen et al., 2016).
+    """function(x) for a Tensor x, keeping only x: backward computes function(x) a second time (Chen et al.,
+    2016).
 
-    Saves the memory of everything recorded inside, for one more forward pass. The function may use other Tensors with
-    requires_grad; it must give the same result both times, as dropout from a `Stream` does.
+    Saves the memory of everything recorded inside, for one more forward pass. The function may use other
+    Tensors with requires_grad; it must give the same result both times, as dropout from a `Stream` does.
     """
     if _parent(x) is None or not is_recording():
         return function(x)
@@ -239,11 +253,12 @@ def checkpoint(function, x):
 def op(function):
     """Make an operation on Tensors from a function on arrays that returns its result and its pullback.
 
-    The pullback is one function per differentiable input, from the gradient of the result to the gradient of that
-    input (the bare function if there is only one). Only those of inputs that need a gradient are ever called. The
-    differentiable inputs come first; what follows are plain options. Inputs may be Tensors, numbers or plain arrays,
-    which take the Tensors' dtype. The undecorated function stays at hand as `.raw`, for fused operations to build on.
-    On a GPU, float32 goes to the form in autograd/cuda of the same name, if there is one.
+    The pullback is one function per differentiable input, from the gradient of the result to the gradient of
+    that input (the bare function if there is only one). Only those of inputs that need a gradient are ever
+    called. The differentiable inputs come first; what follows are plain options. Inputs may be Tensors,
+    numbers or plain arrays, which take the Tensors' dtype. The undecorated function stays at hand as `.raw`,
+    for fused operations to build on. On a GPU, float32 goes to the form in autograd/cuda of the same name, if
+    there is one.
     """
     name = function.__name__.strip("_")
 
@@ -290,7 +305,8 @@ def _parent(value):
 def _operand(value, like):
     """The array (or number) that an operation works with, of the dtype and on the device of `like`.
 
-    Integers stay as they are: they name rows, which is checked where they are used, and cheap only on the CPU.
+    Integers stay as they are: they name rows, which is checked where they are used, and cheap only on the
+    CPU.
     """
     if isinstance(value, Tensor):
         return value.data

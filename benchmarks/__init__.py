@@ -12,10 +12,14 @@ print(json.dumps(getattr(importlib.import_module(module), name)(*args, **kwargs)
 
 
 def in_own_process(function, *args, timeout=None, **kwargs):
-    """A function's result, through JSON, from a new process; None, and why, if it failed there or took too many seconds."""
+    """A function's result, through JSON, from a new process; None, and why, if it failed there or took too
+    many seconds.
+    """
     call = json.dumps([sys.modules[function.__module__].__spec__.name, function.__name__, args, kwargs])
     try:
-        result = subprocess.run([sys.executable, "-c", CALL, call], capture_output=True, text=True, timeout=timeout)
+        result = subprocess.run(
+            [sys.executable, "-c", CALL, call], capture_output=True, text=True, timeout=timeout
+        )
         problem = result.returncode and (result.stderr.strip().splitlines() or ["killed"])[-1]
     except subprocess.TimeoutExpired:
         problem = f"took more than {timeout:.0f} s"

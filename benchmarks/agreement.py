@@ -42,7 +42,9 @@ def main():
         torch_loss.backward()
         theirs.step()
         worst = max(worst, abs(loss - torch_loss.item()))
-        print(f"step {step:2}: ours {loss:.6f} in {seconds:.2f} s, PyTorch {torch_loss.item():.6f}", flush=True)
+        print(
+            f"step {step:2}: ours {loss:.6f} in {seconds:.2f} s, PyTorch {torch_loss.item():.6f}", flush=True
+        )
     print(f"largest difference {worst:.1e}")
 
 

@@ -1,8 +1,8 @@
 """Ours against PyTorch on this CPU: `python -m benchmarks.cpu` (full), `--quick` (two minutes), `--profile`.
 
-Every measurement runs in a process of its own, so that its peak memory is its own, and the competitors take turns
-(A B C, A B C), so that a slow minute of the machine hits them all. Times are the best of all steps of a competitor.
-Writes benchmarks/results/cpu.json and cpu.png; PyTorch has to be installed for the comparison.
+Every measurement runs in a process of its own, so that its peak memory is its own, and the competitors take
+turns (A B C, A B C), so that a slow minute of the machine hits them all. Times are the best of all steps of a
+competitor. Writes benchmarks/results/cpu.json and cpu.png; PyTorch has to be installed for the comparison.
 """
 
 import argparse
@@ -39,7 +39,7 @@ GROWTH = {  # what is varied around the laptop's model, batch 12
 }
 
 
-# --- in a process of its own --------------------------------------------------------------------------------------------
+# --- in a process of its own ----------------------------------------------------------------------
 
 
 def measure_ours(configuration, steps, threads=0, micro_batch=0, **changes):
@@ -60,7 +60,9 @@ def measure_ours(configuration, steps, threads=0, micro_batch=0, **changes):
     config = TrainConfig(batch_size=batch, threads=threads, micro_batch=micro_batch, **shape)
     chosen = parallel.choose(config, model_config)
     workers = parallel.Workers(model, optimizer, *chosen)
-    ids = Stream(0).integers(batch * (model_config.block_size + 1), model_config.vocab_size).reshape(batch, -1)
+    ids = (
+        Stream(0).integers(batch * (model_config.block_size + 1), model_config.vocab_size).reshape(batch, -1)
+    )
     stream = Stream(1) if model_config.dropout else None
 
     def step():
@@ -69,7 +71,13 @@ def measure_ours(configuration, steps, threads=0, micro_batch=0, **changes):
 
     times = timed(step, steps)
     predicted = estimate.training_memory(model_config, *chosen, recompute_blocks=False)
-    return dict(ms=times, mb=estimate.peak_memory() / 1e6, predicted_mb=predicted / 1e6, threads=chosen[0], micro_batch=chosen[1])
+    return dict(
+        ms=times,
+        mb=estimate.peak_memory() / 1e6,
+        predicted_mb=predicted / 1e6,
+        threads=chosen[0],
+        micro_batch=chosen[1],
+    )
 
 
 def measure_torch(configuration, steps, variant):
@@ -105,7 +113,10 @@ def sample_ours(tokens, full):
 
     config = CONFIGURATIONS["shakespeare"][1]
     model, prompt = GPT(config), Stream(0).integers(config.block_size if full else 1, 65)
-    return dict(ms=[t / tokens for t in timed(lambda: list(generate(model, prompt, tokens)), 1)], mb=peak_memory() / 1e6)
+    return dict(
+        ms=[t / tokens for t in timed(lambda: list(generate(model, prompt, tokens)), 1)],
+        mb=peak_memory() / 1e6,
+    )
 
 
 def sample_torch(tokens, full):
@@ -117,7 +128,9 @@ def sample_torch(tokens, full):
     config = CONFIGURATIONS["shakespeare"][1]
     model = peers.TorchGPT(config, peers.HeadByHead).eval()
     prompt = torch.randint(0, 65, (1, config.block_size if full else 1))
-    return dict(ms=[t / tokens for t in timed(lambda: model.generate(prompt, tokens), 1)], mb=peak_memory() / 1e6)
+    return dict(
+        ms=[t / tokens for t in timed(lambda: model.generate(prompt, tokens), 1)], mb=peak_memory() / 1e6
+    )
 
 
 def timed(function, repeats):
@@ -145,12 +158,16 @@ def measure_rate(cores):
         for n, k, m in shapes:
             x, y = np.ones((n, k), np.float32), np.ones((k, m), np.float32)
             out = np.empty((n, m), np.float32)
-            rates.append(2e-6 * n * k * m / min(timed(lambda x=x, y=y, out=out: np.matmul(x, y, out=out), 40)))
+            rates.append(
+                2e-6 * n * k * m / min(timed(lambda x=x, y=y, out=out: np.matmul(x, y, out=out), 40))
+            )
         return sum(rates) / len(rates)
 
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(cores) as pool:
         rate = max(sum(pool.map(work, range(cores))) for _ in range(3))
-    return dict(gflops=rate, kernels=sorted({i["architecture"] for i in threadpool_info() if i["user_api"] == "blas"}))
+    return dict(
+        gflops=rate, kernels=sorted({i["architecture"] for i in threadpool_info() if i["user_api"] == "blas"})
+    )
 
 
 def profile(configuration, steps):
@@ -171,7 +188,10 @@ def profile(configuration, steps):
         return watched
 
     def watch_operation(operation):
-        forward, name = watch(operation.__name__ + ", forward", operation.raw), operation.__name__ + ", backward"
+        forward, name = (
+            watch(operation.__name__ + ", forward", operation.raw),
+            operation.__name__ + ", backward",
+        )
 
         def raw(*args, **kwargs):
             output, vjps = forward(*args, **kwargs)
@@ -190,7 +210,7 @@ def profile(configuration, steps):
     return dict(total_ms=total, operations=dict(sorted(per_step.items(), key=lambda item: -item[1])))
 
 
-# --- the comparison -----------------------------------------------------------------------------------------------------
+# --- the comparison -------------------------------------------------------------------------------
 
 
 def merge(results):
@@ -202,26 +222,34 @@ def merge(results):
 
 
 def compare(ours, peers, rounds):
-    """Let all competitors take turns; ours is a call, peers a dict of calls. A summary with PyTorch's best variant."""
+    """Let all competitors take turns; ours is a call, peers a dict of calls.
+
+    A summary with PyTorch's best variant.
+    """
     turns = {name: [] for name in ["ours", *peers]}
     for _ in range(rounds):
         for name, call in {"ours": ours, **peers}.items():
             turns[name].append(call())
     merged = {name: merge(results) for name, results in turns.items()}
     mine, theirs = merged.pop("ours"), {name: result for name, result in merged.items() if result}
-    summary = dict(ours_ms=mine["ms"], ours_mb=mine["mb"], pytorch_ms=None, pytorch_mb=None, ratio=None, variants=theirs)
+    summary = dict(
+        ours_ms=mine["ms"], ours_mb=mine["mb"], pytorch_ms=None, pytorch_mb=None, ratio=None, variants=theirs
+    )
     summary |= {key: mine[key] for key in ("threads", "micro_batch", "predicted_mb") if key in mine}
     if theirs:
         best = min(theirs, key=lambda name: theirs[name]["ms"])
         summary |= dict(best_variant=best, pytorch_ms=theirs[best]["ms"], pytorch_mb=theirs[best]["mb"])
         summary["ratio"] = summary["pytorch_ms"] / mine["ms"]
         whole = [result["mb"] for name, result in theirs.items() if "micro-batches" not in name]
-        summary["pytorch_whole_batch_mb"] = min(whole, default=None)  # as people run it, without micro-batches
+        # as people run it, without micro-batches
+        summary["pytorch_whole_batch_mb"] = min(whole, default=None)
     return summary
 
 
 def floor_flops(batch, config):
-    """Floating-point operations of a step's matrix products: 6 per weight and token, and the full square of attention."""
+    """Floating-point operations of a step's matrix products: 6 per weight and token, and the full square of
+    attention.
+    """
     C, L, T = config.n_embd, config.n_layer, config.block_size
     weights = 12 * L * C * C + C * config.vocab_size
     return batch * T * (6 * weights + 12 * L * T * C)
@@ -234,8 +262,8 @@ def print_row(name, row):
     for variant, result in row["variants"].items():
         print(f"{name:16}      {result['ms']:10.1f} ms {result['mb']:7.0f} MB   PyTorch, {variant}")
     print(
-        f"{name:16} ours {row['ours_ms']:10.1f} ms {row['ours_mb']:7.0f} MB   {row['ratio']:.2f} times as fast as PyTorch's "
-        f"best, in 1/{row['pytorch_mb'] / row['ours_mb']:.1f} of its memory",
+        f"{name:16} ours {row['ours_ms']:10.1f} ms {row['ours_mb']:7.0f} MB   {row['ratio']:.2f} times as "
+        f"fast as PyTorch's best, in 1/{row['pytorch_mb'] / row['ours_mb']:.1f} of its memory",
         flush=True,
     )
 
@@ -243,32 +271,55 @@ def print_row(name, row):
 def run_all(quick, compiled):
     cores = len(os.sched_getaffinity(0))
     rate = in_own_process(measure_rate, cores)
-    report = dict(machine=dict(cores=cores, processor=processor(), python=platform.python_version(), **rate), configurations={})
-    print(f"{processor()}, {cores} cores, OpenBLAS kernels {rate['kernels']}: {rate['gflops']:.0f} GFLOP/s in matrix products")
+    report = dict(
+        machine=dict(cores=cores, processor=processor(), python=platform.python_version(), **rate),
+        configurations={},
+    )
+    print(
+        f"{processor()}, {cores} cores, OpenBLAS kernels {rate['kernels']}: {rate['gflops']:.0f} GFLOP/s in "
+        "matrix products"
+    )
     rows = report["configurations"]
     variants = [name for name in VARIANTS if compiled or "compiled" not in name]
     for name in ("laptop", "shakespeare", "gpt2"):
-        chosen = ["lecture", "SDPA"] if quick and name == "laptop" else ["SDPA, micro-batches"] if quick else variants
+        chosen = (
+            ["lecture", "SDPA"]
+            if quick and name == "laptop"
+            else ["SDPA, micro-batches"]
+            if quick
+            else variants
+        )
         if name == "gpt2":
             if quick:
                 continue
             chosen = ["SDPA", "SDPA, micro-batches"]
         steps = 1 if quick and name == "shakespeare" else STEPS[name]
-        peers = {v: lambda v=v, name=name, steps=steps: in_own_process(measure_torch, name, steps, v) for v in chosen}
+        peers = {
+            v: lambda v=v, name=name, steps=steps: in_own_process(measure_torch, name, steps, v)
+            for v in chosen
+        }
         rounds = 1 if quick or name == "gpt2" else 2
-        rows[name] = compare(lambda name=name, steps=steps: in_own_process(measure_ours, name, steps), peers, rounds)
+        rows[name] = compare(
+            lambda name=name, steps=steps: in_own_process(measure_ours, name, steps), peers, rounds
+        )
         rows[name]["floor_ms"] = floor_flops(*CONFIGURATIONS[name]) / rate["gflops"] / 1e6
         print_row(name, rows[name])
         print(f"{name:16} its matrix products alone would take {rows[name]['floor_ms']:.1f} ms", flush=True)
         save(report)
     for name, full, tokens in (("sampling", False, 255), ("sampling_full", True, 24)):
         peers = {"lecture": lambda full=full, tokens=tokens: in_own_process(sample_torch, tokens, full)}
-        rows[name] = compare(lambda full=full, tokens=tokens: in_own_process(sample_ours, tokens, full), peers, 1 if quick else 2)
+        rows[name] = compare(
+            lambda full=full, tokens=tokens: in_own_process(sample_ours, tokens, full),
+            peers,
+            1 if quick else 2,
+        )
         print_row(name, rows[name])
         save(report)
     if not quick:
         report["profile"] = {name: in_own_process(profile, name, 1) for name in ("shakespeare", "laptop")}
-        report["growth"] = {what: [growth_point(*point) for point in points] for what, points in GROWTH.items()}
+        report["growth"] = {
+            what: [growth_point(*point) for point in points] for what, points in GROWTH.items()
+        }
         save(report)
     plot(report)
 
@@ -325,9 +376,15 @@ def print_profile():
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer competitors and steps, no 124M model: two minutes")
-    parser.add_argument("--compile", action="store_true", help="add PyTorch's compiled form (minutes of compiling)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer competitors and steps, no 124M model: two minutes"
+    )
+    parser.add_argument(
+        "--compile", action="store_true", help="add PyTorch's compiled form (minutes of compiling)"
+    )
     parser.add_argument("--profile", action="store_true", help="only show where our step spends its time")
     args = parser.parse_args()
     if args.profile:

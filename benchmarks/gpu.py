@@ -1,9 +1,11 @@
-"""On a GPU: is it right, how fast is it, and the reference run. `python -m benchmarks.gpu` (`--full` for the run).
+"""On a GPU: is it right, how fast is it, and the reference run. `python -m benchmarks.gpu` (`--full` for the
+run).
 
-In this order, each part in a process of its own and written to benchmarks/results/gpu.json and gpu.png as soon as it is
-there: the parity tests, a training step of the reference configuration and its kernels one by one against what large
-products and copies reach on this card, with --full the 5,000 steps of the reference run and 10,000 characters of its
-text, then PyTorch's step in several forms, the slow ones to compile last. PyTorch is left out where it is missing.
+In this order, each part in a process of its own and written to benchmarks/results/gpu.json and gpu.png as
+soon as it is there: the parity tests, a training step of the reference configuration and its kernels one by
+one against what large products and copies reach on this card, with --full the 5,000 steps of the reference
+run and 10,000 characters of its text, then PyTorch's step in several forms, the slow ones to compile last.
+PyTorch is left out where it is missing.
 """
 
 import argparse
@@ -35,7 +37,7 @@ COMPETITORS = {  # name -> (attention form, float32 products, autocast to bfloat
 }
 
 
-# --- in a process of its own --------------------------------------------------------------------------------------------
+# --- in a process of its own ----------------------------------------------------------------------
 
 
 def training(precision="tf32"):
@@ -51,7 +53,9 @@ def training(precision="tf32"):
     model = GPT(config).to("cuda")
     optimizer = AdamW(model.parameter_groups(0.01), lr=3e-4)
     workers = Workers(model, optimizer, threads=1, micro_batch=batch)
-    ids = cupy.asarray(Stream(0).integers(batch * (config.block_size + 1), config.vocab_size)).reshape(batch, -1)
+    ids = cupy.asarray(Stream(0).integers(batch * (config.block_size + 1), config.vocab_size)).reshape(
+        batch, -1
+    )
 
     def step(number=0):
         workers.loss_and_gradients(ids[:, :-1], ids[:, 1:], Stream(1, step=number))
@@ -107,7 +111,9 @@ def measure_torch(competitor, steps=100):
 
 
 def measure_card(n=8192):
-    """What the card reaches: TFLOP/s of a large product in each precision, GB/s of a large copy (read and written)."""
+    """What the card reaches: TFLOP/s of a large product in each precision, GB/s of a large copy (read and
+    written).
+    """
     import cupy
 
     from autograd.cuda.products import product
@@ -119,7 +125,9 @@ def measure_card(n=8192):
         set_precision(precision)
         card[f"{precision}_tflops"] = 2e-9 * n**3 / milliseconds(cupy, lambda: product(cupy, a, a, out=out))
     many = cupy.empty((8, n, n), cupy.float32)
-    card["copy_gb_per_s"] = 2e-6 * 4 * many[:4].size / milliseconds(cupy, lambda: cupy.copyto(many[:4], many[4:]))
+    card["copy_gb_per_s"] = (
+        2e-6 * 4 * many[:4].size / milliseconds(cupy, lambda: cupy.copyto(many[:4], many[4:]))
+    )
     return card
 
 
@@ -137,9 +145,11 @@ def milliseconds(cupy, function, repeats=10):
 
 
 def profile(precision="tf32", steps=5):
-    """{kernel or product: its launches, milliseconds and GB/s in a step}: what our own launches take on the GPU's clock.
+    """{kernel or product: its launches, milliseconds and GB/s in a step}: what our own launches take on the
+    GPU's clock.
 
-    GB/s counts each array that a launch is given once. What is missing from the whole step are CuPy's own kernels.
+    GB/s counts each array that a launch is given once. What is missing from the whole step are CuPy's own
+    kernels.
     """
     from autograd.cuda import ops, optim
 
@@ -173,22 +183,38 @@ def profile(precision="tf32", steps=5):
         total[:] = total[0] + 1, total[1] + cupy.cuda.get_elapsed_time(start, stop), total[2] + size
     slowest_first = sorted(totals.items(), key=lambda item: -item[1][1])
     return {
-        k: dict(launches=n / steps, ms=ms / steps, gb_per_s=1e-6 * size / max(ms, 1e-9)) for k, (n, ms, size) in slowest_first
+        k: dict(launches=n / steps, ms=ms / steps, gb_per_s=1e-6 * size / max(ms, 1e-9))
+        for k, (n, ms, size) in slowest_first
     }
 
 
-# --- the report ---------------------------------------------------------------------------------------------------------
+# --- the report -----------------------------------------------------------------------------------
 
 
 def parity():
     """The tests marked gpu, in a process of their own."""
     began = time.perf_counter()
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "tests/test_gpu.py"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-m",
+        "gpu",
+        "-p",
+        "no:cacheprovider",
+        "tests/test_gpu.py",
+    ]
     result = subprocess.run(command, capture_output=True, text=True)
     lines = result.stdout.strip().splitlines() or [""]
     failures = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
     print("\n".join([*failures, "parity: " + lines[-1]]), flush=True)
-    return dict(passed=result.returncode == 0, summary=lines[-1], failures=failures, seconds=time.perf_counter() - began)
+    return dict(
+        passed=result.returncode == 0,
+        summary=lines[-1],
+        failures=failures,
+        seconds=time.perf_counter() - began,
+    )
 
 
 def reference_run(data, extra=()):
@@ -204,7 +230,19 @@ def reference_run(data, extra=()):
     losses = [line["val_loss"] for line in evaluations]
     text = RESULTS / "gpu_sample.txt"
     began = time.perf_counter()
-    sample = [sys.executable, "-m", "tinygpt", "sample", str(RUN), "--device", "cuda", "--tokens", "10000", "--out", str(text)]
+    sample = [
+        sys.executable,
+        "-m",
+        "tinygpt",
+        "sample",
+        str(RUN),
+        "--device",
+        "cuda",
+        "--tokens",
+        "10000",
+        "--out",
+        str(text),
+    ]
     sampled = subprocess.run(sample).returncode == 0
     return dict(
         seconds=seconds,
@@ -217,7 +255,9 @@ def reference_run(data, extra=()):
 
 
 def best_of_turns(calls, turns):
-    """{name: the turn with the least time} of calls that take turns (A B C, A B C); those that fail are left out."""
+    """{name: the turn with the least time} of calls that take turns (A B C, A B C); those that fail are left
+    out.
+    """
     best = {}
     for _ in range(turns):
         for name, call in calls.items():
@@ -245,7 +285,10 @@ def run_all(full, warm_up, data):
         save(report)
     theirs = {name: partial(in_own_process, measure_torch, name, timeout=200) for name in COMPETITORS}
     compiled = {name: call for name, call in theirs.items() if COMPETITORS[name][3]}
-    for calls, turns in ((ours | {name: theirs[name] for name in theirs if name not in compiled}, 2), (compiled, 1)):
+    for calls, turns in (
+        (ours | {name: theirs[name] for name in theirs if name not in compiled}, 2),
+        (compiled, 1),
+    ):
         report["step"] |= best_of_turns(calls, turns)
         save(report)
     return report
@@ -268,14 +311,24 @@ def plot(report):
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     bars, curve = figure.subplots(1, 2)
     rows = sorted(report["step"].items(), key=lambda item: -item[1]["ms"])
-    bars.barh([name for name, _ in rows], [row["ms"] for _, row in rows], color=["C1" if "ours" in n else "C0" for n, _ in rows])
+    bars.barh(
+        [name for name, _ in rows],
+        [row["ms"] for _, row in rows],
+        color=["C1" if "ours" in n else "C0" for n, _ in rows],
+    )
     bars.set(xlabel="ms", title=f"a step of the reference run, {report['card']['name']}")
     if run := report.get("reference_run"):
         steps = [e["step"] for e in run["evaluations"]]
         for key, label in (("train_loss", "train"), ("val_loss", "validation")):
             curve.plot(steps, [e[key] for e in run["evaluations"]], marker="o", label=label)
-        curve.axhline(REFERENCE_LOSS, color="black", linewidth=0.8, label=f"the original's best, {REFERENCE_LOSS}")
-        curve.set(xlabel="step", ylabel="nats per character", title=f"{run['seconds']:.0f} s, best {run['best_val_loss']:.4f}")
+        curve.axhline(
+            REFERENCE_LOSS, color="black", linewidth=0.8, label=f"the original's best, {REFERENCE_LOSS}"
+        )
+        curve.set(
+            xlabel="step",
+            ylabel="nats per character",
+            title=f"{run['seconds']:.0f} s, best {run['best_val_loss']:.4f}",
+        )
         curve.legend()
     figure.savefig(RESULTS / "gpu.png", dpi=110)
 
@@ -287,14 +340,23 @@ def print_table(report):
         print(f"  {name:60} {row['launches']:5.0f} x {row['ms']:8.3f} ms {row['gb_per_s']:8.0f} GB/s")
     for name in ("reference_run", "warm_up_and_cosine"):
         if run := report.get(name):
-            print(f"{name}: {run['seconds']:.1f} s, validation loss {run['best_val_loss']:.4f} (last {run['last_val_loss']:.4f})")
+            print(
+                f"{name}: {run['seconds']:.1f} s, validation loss {run['best_val_loss']:.4f} (last "
+                f"{run['last_val_loss']:.4f})"
+            )
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--full", action="store_true", help="also the reference run, 5,000 steps")
-    parser.add_argument("--warm-up", action="store_true", help="and once more with warm-up, cosine and lr 1e-3")
-    parser.add_argument("--data", default="shakespeare", help="the text of the reference run (default: shakespeare)")
+    parser.add_argument(
+        "--warm-up", action="store_true", help="and once more with warm-up, cosine and lr 1e-3"
+    )
+    parser.add_argument(
+        "--data", default="shakespeare", help="the text of the reference run (default: shakespeare)"
+    )
     args = parser.parse_args()
     os.environ.setdefault("CUPY_CACHE_DIR", str(Path.home() / ".cupy" / "kernel_cache"))
     try:

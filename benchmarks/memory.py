@@ -1,7 +1,8 @@
-"""Peak memory of two larger models with a vocabulary of 4,000, and their speed: `python -m benchmarks.memory FILE`
+"""Peak memory of two larger models with a vocabulary of 4,000, and their speed: `python -m benchmarks.memory
+FILE`
 
-The reference shape and one of 25 M parameters in its blocks, context 256, byte-pair encoding learnt from the file. Writes
-benchmarks/results/memory.json.
+The reference shape and one of 25 M parameters in its blocks, context 256, byte-pair encoding learnt from the
+file. Writes benchmarks/results/memory.json.
 """
 
 import argparse
@@ -22,14 +23,22 @@ def main():
     args = parser.parse_args()
     steps, report = 2 if args.quick else args.steps, {}
     for name, shape in SHAPES.items():
-        settings = dict(preset="shakespeare", data=args.data, tokenizer="bpe", vocab_size=4000, architecture="gpt2", **shape)
+        settings = dict(
+            preset="shakespeare",
+            data=args.data,
+            tokenizer="bpe",
+            vocab_size=4000,
+            architecture="gpt2",
+            **shape,
+        )
         with tempfile.TemporaryDirectory() as folder:
             settings |= dict(max_steps=steps, eval_interval=steps, eval_iters=1, sample_tokens=50)
             report[name] = result = train(Path(folder) / "run", **settings)
         verdict = "within" if result["peak_mb"] <= LIMIT else "ABOVE"
         print(
-            f"{name}: {result['parameters']:,} parameters, vocabulary of {result['vocabulary']:,}, {steps} steps of "
-            f"{result['seconds'] / steps:.1f} s, peak memory {result['peak_mb']:,} MB, {verdict} {LIMIT:,} MB",
+            f"{name}: {result['parameters']:,} parameters, vocabulary of {result['vocabulary']:,}, {steps} "
+            f"steps of {result['seconds'] / steps:.1f} s, peak memory {result['peak_mb']:,} MB, {verdict} "
+            f"{LIMIT:,} MB",
             flush=True,
         )
         if not args.quick:

@@ -1,4 +1,6 @@
-"""The same GPT written with PyTorch, to measure against: the lecture's form (head by head) and the fast form (SDPA)."""
+"""The same GPT written with PyTorch, to measure against: the lecture's form (head by head) and the fast form
+(SDPA).
+"""
 
 import torch
 import torch.nn.functional as F
@@ -43,7 +45,9 @@ class ScaledDotProduct(nn.Module):
     def forward(self, x):
         B, T, C = x.shape
         q, k, v = (part.view(B, T, self.n_head, -1).transpose(1, 2) for part in self.qkv(x).split(C, dim=2))
-        y = F.scaled_dot_product_attention(q, k, v, dropout_p=self.p if self.training else 0.0, is_causal=True)
+        y = F.scaled_dot_product_attention(
+            q, k, v, dropout_p=self.p if self.training else 0.0, is_causal=True
+        )
         return self.proj(y.transpose(1, 2).reshape(B, T, C))
 
 
@@ -68,7 +72,9 @@ class TorchGPT(nn.Module):
         activation = nn.ReLU() if config.activation == "relu" else nn.GELU(approximate="tanh")
         self.block_size = T
         self.tokens, self.positions = nn.Embedding(V, C), nn.Embedding(T, C)
-        self.blocks = nn.Sequential(*[Block(attention, C, H, T, p, activation) for _ in range(config.n_layer)])
+        self.blocks = nn.Sequential(
+            *[Block(attention, C, H, T, p, activation) for _ in range(config.n_layer)]
+        )
         self.norm, self.head = nn.LayerNorm(C), nn.Linear(C, V, bias=config.head_bias)
         if config.tied_head:
             self.head.weight = self.tokens.weight

@@ -1,13 +1,15 @@
 """Training on several ranks: what it takes here, a model of a step, and what that predicts elsewhere.
 
-`python -m benchmarks.ranks` measures sums over 2 and 4 ranks and steps on 1, 2 and 4 ranks of one thread, trains the
-laptop preset on 2 ranks of one thread and in one process of 2 threads, and fits
+`python -m benchmarks.ranks` measures sums over 2 and 4 ranks and steps on 1, 2 and 4 ranks of one thread,
+trains the laptop preset on 2 ranks of one thread and in one process of 2 threads, and fits
 
     step(n) = compute / n + update + communication(n)
-    communication(n) = 2 log2(n) latency + 2 (n - 1) / n * bytes / bandwidth        (the best algorithms for a sum)
+    communication(n) = 2 log2(n) latency + 2 (n - 1) / n * bytes / bandwidth        (the best algorithms for a
+    sum)
 
-It writes results/ranks.json and, from that alone, ranks.md and results/ranks.png. `--quick` does a little of each and
-writes into --out only; `--page` rewrites the page, with the GPU's step from results/gpu.json if it has been measured.
+It writes results/ranks.json and, from that alone, ranks.md and results/ranks.png. `--quick` does a little of
+each and writes into --out only; `--page` rewrites the page, with the GPU's step from results/gpu.json if it
+has been measured.
 """
 
 import argparse
@@ -36,14 +38,15 @@ COUNTS = [2**k for k in range(11)]  # ranks to predict for: 1 to 1,024
 MODELS = {"10.8 M": ("shakespeare", 64), "124 M": ("gpt2", 512)}  # configuration, sequences of a usual batch
 WORTH, GOOD = 0.5, 0.8  # efficiencies: below the first, ranks are wasted; the second is worth aiming at
 
-# Not measured here: (bytes per second in each direction, seconds per message), rates at four fifths of the nominal ones.
+# Not measured here: (bytes per second in each direction, seconds per message), rates at four fifths of the
+# nominal ones.
 NETWORKS = {"10 Gbit/s": (1e9, 30e-6), "100 Gbit/s": (10e9, 5e-6), "NVLink": (360e9, 3e-6)}
 GPU_FLOPS = 100e12  # until results/gpu.json says better: an H200 in TF32 at a fifth of its peak
 GPU_BYTES = 3.8e12  # bytes per second of its memory, four fifths of the nominal rate
 UPDATE_BYTES = 28  # per parameter that AdamW reads and writes: gradient, and value and two moments twice
 
 
-# --- on the ranks -------------------------------------------------------------------------------------------------------
+# --- on the ranks ---------------------------------------------------------------------------------
 
 
 def measure_sum(ranks, size, repeats):
@@ -83,11 +86,16 @@ def measure_step(ranks, configuration, steps, threads):
     batch, shape = CONFIGURATIONS[configuration]
     timed, model = TimedRanks(ranks), GPT(shape)
     optimizer = AdamW(model.parameter_groups(0.01), lr=3e-4)
-    chosen = choose(TrainConfig(batch_size=batch, block_size=shape.block_size, threads=threads), shape, ranks=ranks)
+    chosen = choose(
+        TrainConfig(batch_size=batch, block_size=shape.block_size, threads=threads), shape, ranks=ranks
+    )
     workers = Workers(model, optimizer, *chosen, timed)
-    threadpool_limits(1, user_api="blas")  # although there are cores left when there is one rank of one thread
+    # although there are cores left when there is one rank of one thread
+    threadpool_limits(1, user_api="blas")
     rows = ranks.share(batch)
-    ids = Stream(0, step=ranks.rank).integers(rows * (shape.block_size + 1), shape.vocab_size).reshape(rows, -1)
+    ids = (
+        Stream(0, step=ranks.rank).integers(rows * (shape.block_size + 1), shape.vocab_size).reshape(rows, -1)
+    )
     stream = Stream(1) if shape.dropout else None
     table = []
     for _ in range(steps + 1):
@@ -97,10 +105,16 @@ def measure_step(ranks, configuration, steps, threads):
         optimizer.step(workers.run)
         ended = time.perf_counter()
         table.append((added - began - timed.seconds, ended - added, timed.seconds, ended - began))
-    return dict(zip(("compute", "update", "sums", "step"), map(statistics.median, zip(*table[1:], strict=True)), strict=True))
+    return dict(
+        zip(
+            ("compute", "update", "sums", "step"),
+            map(statistics.median, zip(*table[1:], strict=True)),
+            strict=True,
+        )
+    )
 
 
-# --- starting them ------------------------------------------------------------------------------------------------------
+# --- starting them --------------------------------------------------------------------------------
 
 
 def engine(ranks):
@@ -108,24 +122,45 @@ def engine(ranks):
     if ranks == 1:
         return [sys.executable]
     mpiexec = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    return [mpiexec or sys.exit("no mpiexec: pip install -e '.[mpi]'"), "-n", str(ranks), sys.executable, "-m", "mpi4py"]
+    return [
+        mpiexec or sys.exit("no mpiexec: pip install -e '.[mpi]'"),
+        "-n",
+        str(ranks),
+        sys.executable,
+        "-m",
+        "mpi4py",
+    ]
 
 
 def on_ranks(ranks, function, *arguments):
     """What a function of this module returns on rank 0 of so many."""
     call = json.dumps([function.__name__, arguments])
     command = [*engine(ranks), "-m", "benchmarks.ranks", "--call", call]
-    yielding = {"MPIR_CVAR_POLLS_BEFORE_YIELD": "1"} if ranks > ALONE.cores() else {}  # or a rank that waits keeps its core
-    result = subprocess.run(command, cwd=ROOT, env=os.environ | yielding, check=True, stdout=subprocess.PIPE, text=True)
+    # or a rank that waits keeps its core
+    yielding = {"MPIR_CVAR_POLLS_BEFORE_YIELD": "1"} if ranks > ALONE.cores() else {}
+    result = subprocess.run(
+        command, cwd=ROOT, env=os.environ | yielding, check=True, stdout=subprocess.PIPE, text=True
+    )
     return json.loads(result.stdout.splitlines()[-1])
 
 
 def train_laptop(ranks, threads, steps):
     """Tokens per second, and the losses, of a run of the laptop preset."""
     with tempfile.TemporaryDirectory() as folder:
-        flags = ["--preset", "laptop", "--threads", str(threads), "--stop-after", str(steps), "--out", f"{folder}/run"]
+        flags = [
+            "--preset",
+            "laptop",
+            "--threads",
+            str(threads),
+            "--stop-after",
+            str(steps),
+            "--out",
+            f"{folder}/run",
+        ]
         subprocess.run([*engine(ranks), "train.py", *flags], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-        lines = [json.loads(line) for line in (Path(folder) / "run" / "metrics.jsonl").read_text().splitlines()]
+        lines = [
+            json.loads(line) for line in (Path(folder) / "run" / "metrics.jsonl").read_text().splitlines()
+        ]
     last = [line for line in lines if line["event"] == "evaluation"][-1]
     tokens = steps * PRESETS["laptop"]["batch_size"] * PRESETS["laptop"]["block_size"]
     losses = [line[name] for line in lines for name in ("loss", "train_loss", "val_loss") if name in line]
@@ -149,7 +184,10 @@ def measure(quick):
         for ranks, threads in settings:
             row = on_ranks(ranks, measure_step, configuration, steps, threads)
             report["steps"].append(dict(configuration=configuration, ranks=ranks, threads=threads, **row))
-            print(f"{configuration}, {ranks} ranks of {threads} threads: {1e3 * row['step']:.1f} ms a step", flush=True)
+            print(
+                f"{configuration}, {ranks} ranks of {threads} threads: {1e3 * row['step']:.1f} ms a step",
+                flush=True,
+            )
     steps = 30 if quick else PRESETS["laptop"]["max_steps"]
     (ranks, losses), (threads, same) = train_laptop(2, 1, steps), train_laptop(1, 2, steps)
     difference = max(abs(a - b) for a, b in zip(losses, same, strict=True))
@@ -157,7 +195,7 @@ def measure(quick):
     return report
 
 
-# --- the model ----------------------------------------------------------------------------------------------------------
+# --- the model ------------------------------------------------------------------------------------
 
 
 def communication(ranks, size, bandwidth, latency):
@@ -183,7 +221,9 @@ def fit_network(report):
 def fit_step(report, configuration, threads):
     """(seconds per sequence, seconds of the update) of one rank with so many threads and cores to itself."""
     batch, _ = CONFIGURATIONS[configuration]
-    rows = [row for row in report["steps"] if (row["configuration"], row["threads"]) == (configuration, threads)]
+    rows = [
+        row for row in report["steps"] if (row["configuration"], row["threads"]) == (configuration, threads)
+    ]
     shares = [sharing(report, row["ranks"], threads) for row in rows]
     compute = [row["compute"] * row["ranks"] / batch / share for row, share in zip(rows, shares, strict=True)]
     update = [row["update"] / share for row, share in zip(rows, shares, strict=True)]
@@ -230,7 +270,7 @@ def predict_one(model, device, compute, update, network):
     )  # fmt: skip
 
 
-# --- the page -----------------------------------------------------------------------------------------------------------
+# --- the page -------------------------------------------------------------------------------------
 
 
 def table(head, rows):
@@ -242,7 +282,9 @@ def sums_table(report):
     network, rows = fit_network(report), {}
     for row in report["sums"]:
         told = sharing(report, row["ranks"]) * communication(row["ranks"], row["bytes"], *network)
-        rows.setdefault(row["bytes"], [f"{row['bytes']:,}"]).append(f"{1e3 * row['seconds']:.3f} ({1e3 * told:.3f})")
+        rows.setdefault(row["bytes"], [f"{row['bytes']:,}"]).append(
+            f"{1e3 * row['seconds']:.3f} ({1e3 * told:.3f})"
+        )
     return table(["bytes", "2 ranks", "4 ranks"], rows.values())
 
 
@@ -252,11 +294,22 @@ def steps_table(report):
         batch, shape = CONFIGURATIONS[row["configuration"]]
         compute, update = fit_step(report, row["configuration"], row["threads"])
         sums = communication(row["ranks"], 4 * parameter_count(shape), *fit_network(report))
-        told = sharing(report, row["ranks"], row["threads"]) * (batch / row["ranks"] * compute + update + sums)
+        told = sharing(report, row["ranks"], row["threads"]) * (
+            batch / row["ranks"] * compute + update + sums
+        )
         times = [f"{1e3 * t:,.1f}" for t in (row["compute"], row["update"], row["sums"], row["step"], told)]
         rate = f"{batch * shape.block_size / row['step']:,.0f}"
         rows.append([row["configuration"], f"{row['ranks']} × {row['threads']}", *times, rate])
-    head = ["configuration", "ranks × threads", "compute", "update", "sums", "step", "the model says", "tokens/s"]
+    head = [
+        "configuration",
+        "ranks × threads",
+        "compute",
+        "update",
+        "sums",
+        "step",
+        "the model says",
+        "tokens/s",
+    ]
     return table(head, rows)
 
 
@@ -281,7 +334,15 @@ def remedies_table(report):
         ]
         for row in predict(report)
     ]
-    head = ["", "network", "a sum", "sequences per rank", "batch", "or steps between sums", "efficiency with a usual batch each"]
+    head = [
+        "",
+        "network",
+        "a sum",
+        "sequences per rank",
+        "batch",
+        "or steps between sums",
+        "efficiency with a usual batch each",
+    ]
     return table(head, rows)
 
 
@@ -289,7 +350,9 @@ def page(report):
     """The text of ranks.md."""
     bandwidth, latency = fit_network(report)
     laptop, ranks, threads = (report["laptop"], *(report["laptop"][name] for name in ("ranks", "threads")))
-    networks = "; ".join(f"{name}: {rate / 1e9:g} GB/s, {1e6 * delay:g} µs" for name, (rate, delay) in NETWORKS.items())
+    networks = "; ".join(
+        f"{name}: {rate / 1e9:g} GB/s, {1e6 * delay:g} µs" for name, (rate, delay) in NETWORKS.items()
+    )
     batches = " and ".join(f"{batch} sequences for {model}" for model, (_, batch) in MODELS.items())
     gpu = f"{report.get('gpu_flops', GPU_FLOPS) / 1e12:.0f} TFLOP/s"
     gpu += ", as its measured step at 10.8 M" if "gpu_flops" in report else ", an assumption,"
@@ -363,10 +426,16 @@ def plot(report, file):
     for axes, panel in zip(figure.subplots(2, 2).flat, panels, strict=True):
         for row in predictions:
             if (row["model"], row["device"]) == panel:
-                axes.loglog(list(row["speedup"]), list(row["speedup"].values()), marker="o", label=row["network"])
+                axes.loglog(
+                    list(row["speedup"]), list(row["speedup"].values()), marker="o", label=row["network"]
+                )
         most = [n for n in COUNTS if n <= MODELS[panel[0]][1]]
         axes.loglog(most, most, color="black", linewidth=0.8, label="ideal")
-        axes.set(title=f"{panel[0]}, {panel[1]}, {MODELS[panel[0]][1]} sequences a step", xlabel="ranks", ylabel="times one rank")
+        axes.set(
+            title=f"{panel[0]}, {panel[1]}, {MODELS[panel[0]][1]} sequences a step",
+            xlabel="ranks",
+            ylabel="times one rank",
+        )
         axes.grid(alpha=0.3)
         axes.legend()
     figure.savefig(file, dpi=100)
@@ -381,7 +450,9 @@ def write(report, folder):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="a little of each, within a minute; needs --out")
     parser.add_argument("--page", action="store_true", help="only write the page again")
     parser.add_argument("--out", type=Path, default=RESULTS.parent, help="folder of ranks.md and results/")
@@ -393,7 +464,9 @@ def main():
         return
     if args.quick and args.out == RESULTS.parent:
         parser.error("--quick is for trying the program: give another --out")
-    report = json.loads((args.out / "results" / "ranks.json").read_text()) if args.page else measure(args.quick)
+    report = (
+        json.loads((args.out / "results" / "ranks.json").read_text()) if args.page else measure(args.quick)
+    )
     write(report | gpu_flops(), args.out)
     print(f"wrote {args.out / 'ranks.md'}")
 

@@ -1,7 +1,9 @@
-"""Texts by characters and by byte-pair encoding, each trained for the same time: `python -m benchmarks.texts FILE ...`
+"""Texts by characters and by byte-pair encoding, each trained for the same time: `python -m benchmarks.texts
+FILE ...`
 
-Without a file it takes Tiny Shakespeare. Every run has the preset laptop with as many steps as fit the time; the table
-has bits per byte over the whole validation text. Writes benchmarks/results/texts.json after each run, samples included.
+Without a file it takes Tiny Shakespeare. Every run has the preset laptop with as many steps as fit the time;
+the table has bits per byte over the whole validation text. Writes benchmarks/results/texts.json after each
+run, samples included.
 """
 
 import argparse
@@ -10,7 +12,10 @@ from pathlib import Path
 
 from benchmarks.training import bits_per_byte, save, seconds_per_step, train
 
-TOKENIZERS = {"characters": dict(tokenizer="char"), "BPE, 2,048 tokens": dict(tokenizer="bpe", vocab_size=2048)}
+TOKENIZERS = {
+    "characters": dict(tokenizer="char"),
+    "BPE, 2,048 tokens": dict(tokenizer="bpe", vocab_size=2048),
+}
 
 
 def measure(text, settings, seconds, folder):
@@ -24,7 +29,9 @@ def measure(text, settings, seconds, folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("texts", nargs="*", default=["shakespeare"], help="names or UTF-8 files (default: shakespeare)")
+    parser.add_argument(
+        "texts", nargs="*", default=["shakespeare"], help="names or UTF-8 files (default: shakespeare)"
+    )
     parser.add_argument("--seconds", type=float, default=180, help="of training, for each run (default: 180)")
     parser.add_argument("--quick", action="store_true", help="three seconds each, written nowhere")
     args = parser.parse_args()

@@ -1,4 +1,6 @@
-"""What the benchmarks that train whole models share: a run of train.py in a process of its own, and what it left behind."""
+"""What the benchmarks that train whole models share: a run of train.py in a process of its own, and what it
+left behind.
+"""
 
 import json
 import math
@@ -14,13 +16,25 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def train(folder, **settings):
-    """Run train.py in a new folder. Returns parameters, peak memory (MB), training seconds and bits per byte of its end."""
+    """Run train.py in a new folder.
+
+    Returns parameters, peak memory (MB), training seconds and bits per byte of its end.
+    """
     flags = [part for name, value in settings.items() for part in ("--" + name.replace("_", "-"), str(value))]
-    command = [sys.executable, str(Path(__file__).parent.parent / "train.py"), *flags, "--out", str(folder), "--overwrite"]
+    command = [
+        sys.executable,
+        str(Path(__file__).parent.parent / "train.py"),
+        *flags,
+        "--out",
+        str(folder),
+        "--overwrite",
+    ]
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if result.returncode:
         raise SystemExit(f"{' '.join(command)} failed")
-    lines = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [
+        json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     last = [line for line in lines if line["event"] == "evaluation"][-1]
     return dict(
         parameters=_number(r"model: ([\d,]+) parameters", result.stdout),
@@ -40,7 +54,9 @@ def seconds_per_step(folder, steps=30, **settings):
     """Measured on the second half of a short run with these settings."""
     short = settings | dict(max_steps=steps, eval_interval=max(1, steps // 2), eval_iters=1, sample_tokens=0)
     train(folder, **short)
-    lines = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [
+        json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     middle, end = [line for line in lines if line["event"] == "evaluation"][-2:]
     return (end["training_seconds"] - middle["training_seconds"]) / (end["step"] - middle["step"])
 

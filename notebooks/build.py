@@ -1,15 +1,18 @@
-"""Make the notebooks from notebooks/src: `python notebooks/build.py`, or `--check` that they are what would be made.
+"""Make the notebooks from notebooks/src: `python notebooks/build.py`, or `--check` that they are what would
+be made.
 
-Each src/NN_title.py (jupytext's percent format) becomes NN_title.ipynb for learners, without the solutions, and
-solutions/NN_title.ipynb, both executed. `--check` compares, cell by cell:
+Each src/NN_title.py (jupytext's percent format) becomes NN_title.ipynb for learners, without the solutions,
+and solutions/NN_title.ipynb, both executed. `--check` compares, cell by cell:
 - sources, cell ids and tags: exactly;
-- text that was printed: exactly, but numbers to 1 % (and below 1e-6 not at all), since the last digits depend on the
-  CPU and the versions of NumPy and BLAS;
-- pictures: that the same kinds are there. Their bytes change with matplotlib's version, so they are not compared.
-Not compared: outputs of cells tagged `varies` (they depend on the machine), and those of cells tagged `corpus` where Tiny
-Shakespeare cannot be had. Everywhere: no cell may fail or warn, every check in a solution must pass, and learners'
-notebooks must not contain a line of a solution. Two run at a time, each on one thread. With `--check`, notebooks that train
-do it with smaller models (NOTEBOOKS_QUICK), and all learners' notebooks together must stay within the time limit.
+- text that was printed: exactly, but numbers to 1 % (and below 1e-6 not at all), since the last digits depend
+  on the CPU and the versions of NumPy and BLAS;
+- pictures: that the same kinds are there. Their bytes change with matplotlib's version, so they are not
+  compared.
+Not compared: outputs of cells tagged `varies` (they depend on the machine), and those of cells tagged
+`corpus` where Tiny Shakespeare cannot be had. Everywhere: no cell may fail or warn, every check in a solution
+must pass, and learners' notebooks must not contain a line of a solution. Two run at a time, each on one
+thread. With `--check`, notebooks that train do it with smaller models (NOTEBOOKS_QUICK), and all learners'
+notebooks together must stay within the time limit.
 """
 
 import argparse
@@ -38,7 +41,7 @@ class Problem(Exception):
     """Something in a notebook that must not be."""
 
 
-# --- from source to notebook ------------------------------------------------------------------------------------------
+# --- from source to notebook ----------------------------------------------------------------------
 
 
 def notebook_of(source, solved):
@@ -49,7 +52,8 @@ def notebook_of(source, solved):
             continue
         cell.source = with_solution(cell.source) if solved else without_solution(cell.source)
         if solved and cell.cell_type == "markdown":
-            cell.source = cell.source.replace("](../", "](../../")  # links out of this folder start one deeper
+            # links out of this folder start one deeper
+            cell.source = cell.source.replace("](../", "](../../")
         cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
         content = f"{len(cells)} {cell.cell_type} {cell.source}"
         cell.id = hashlib.sha256(content.encode()).hexdigest()[:12]
@@ -63,7 +67,9 @@ def with_solution(source):
 
 
 def without_solution(source):
-    """The source with every block between the markers replaced by `...` and the number of lines that belong there."""
+    """The source with every block between the markers replaced by `...` and the number of lines that belong
+    there.
+    """
     lines, block = [], None
     for line in source.split("\n"):
         if line.strip() == BEGIN:
@@ -86,14 +92,17 @@ def solution_lines(source):
     return {line.strip() for block in blocks for line in block.split("\n") if len(line.strip()) > 12}
 
 
-# --- running ------------------------------------------------------------------------------------------------------------
+# --- running --------------------------------------------------------------------------------------
 
 
 def execute(notebook, folder):
     """Run all cells in the folder, and leave nothing in the outputs that depends on when or where."""
     environment = {**os.environ, **ONE_THREAD, "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE)])}
-    client = NotebookClient(notebook, timeout=600, record_timing=False, resources={"metadata": {"path": str(folder)}})
-    client.execute(env=environment, cwd=str(folder), stderr=subprocess.DEVNULL)  # a kernel's remarks about itself
+    client = NotebookClient(
+        notebook, timeout=600, record_timing=False, resources={"metadata": {"path": str(folder)}}
+    )
+    # a kernel's remarks about itself
+    client.execute(env=environment, cwd=str(folder), stderr=subprocess.DEVNULL)
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = joined_streams(cell.outputs)
@@ -135,8 +144,12 @@ def examine(notebook, solved, secrets):
             if solved and re.search("^[✗○] ", text, re.M):
                 raise Problem(f"a solution does not pass:\n{text}")
         if cell.cell_type == "code" and max(map(len, cell.source.split("\n"))) > WIDEST_LINE:
-            raise Problem(f"a line of code has more than {WIDEST_LINE} characters and will be cut off:\n{cell.source}")
-        leaked = [] if solved else [line for line in secrets if line in map(str.strip, cell.source.split("\n"))]
+            raise Problem(
+                f"a line of code has more than {WIDEST_LINE} characters and will be cut off:\n{cell.source}"
+            )
+        leaked = (
+            [] if solved else [line for line in secrets if line in map(str.strip, cell.source.split("\n"))]
+        )
         if leaked and cell.cell_type == "code":
             raise Problem(f"a learner's notebook contains the solution: {leaked[0]}")
 
@@ -145,7 +158,7 @@ def text_of(output):
     return output.get("text") or output.get("data", {}).get("text/plain", "")
 
 
-# --- comparing ------------------------------------------------------------------------------------------------------------
+# --- comparing ------------------------------------------------------------------------------------
 
 
 def differences(old, new, has_corpus):
@@ -180,13 +193,15 @@ def same_text(a, b):
     return all(abs(x - y) <= 0.01 * max(abs(x), abs(y)) or max(abs(x), abs(y)) < 1e-6 for x, y in pairs)
 
 
-# --- the command ------------------------------------------------------------------------------------------------------------
+# --- the command ----------------------------------------------------------------------------------
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("numbers", nargs="*", help="only these notebooks, for example 1 4")
-    parser.add_argument("--check", action="store_true", help="change nothing; fail if the committed notebooks differ")
+    parser.add_argument(
+        "--check", action="store_true", help="change nothing; fail if the committed notebooks differ"
+    )
     options = parser.parse_args(argv)
     if options.check:
         os.environ["NOTEBOOKS_QUICK"] = "1"
@@ -204,7 +219,12 @@ def main(argv=None):
             except Exception as error:
                 problems, seconds = [str(error)], 0.0
             learners_time += 0.0 if solved else seconds
-            print(f"{'FAILED' if problems else 'ok'}  {name}  {seconds:.0f} s", *problems, sep="\n    ", flush=True)
+            print(
+                f"{'FAILED' if problems else 'ok'}  {name}  {seconds:.0f} s",
+                *problems,
+                sep="\n    ",
+                flush=True,
+            )
             failed += [name] if problems else []
     corpus = "shakespeare" if has_corpus else "python"
     print(f"learners' notebooks: {learners_time:.0f} s (limit {TIME_LIMIT} s); corpus: {corpus}")
@@ -214,13 +234,17 @@ def main(argv=None):
 def finish(path, notebook, check, has_corpus):
     """Write the notebook, or compare it with the committed one; returns what is wrong."""
     if check:
-        return differences(nbformat.read(path, 4), notebook, has_corpus) if path.exists() else ["is not there"]
+        return (
+            differences(nbformat.read(path, 4), notebook, has_corpus) if path.exists() else ["is not there"]
+        )
     nbformat.write(notebook, path)
     return []
 
 
 def shakespeare_at_hand():
-    """Whether the notebooks will find Tiny Shakespeare (and not the substitute that they use without a network)."""
+    """Whether the notebooks will find Tiny Shakespeare (and not the substitute that they use without a
+    network).
+    """
     sys.path[:0] = [str(HERE.parent), str(HERE)]
     from workbook.corpus import load
 

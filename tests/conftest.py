@@ -6,7 +6,11 @@ hypothesis.settings.load_profile("repeatable")
 
 
 def pytest_addoption(parser):
-    parser.addoption("--full", action="store_true", help="the crash and fuzz tests in full: 200 kills, 20,000 files and more")
+    parser.addoption(
+        "--full",
+        action="store_true",
+        help="the crash and fuzz tests in full: 200 kills, 20,000 files and more",
+    )
 
 
 def pytest_terminal_summary(terminalreporter):

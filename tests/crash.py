@@ -1,7 +1,7 @@
 """Kill a training process wherever it can be killed, fill the disk under it, and see what is left.
 
-A process of its own trains and SIGKILL really kills it. It is forked from a server that has imported everything and has no
-threads, so that none waits for imports or inherits a lock that is held.
+A process of its own trains and SIGKILL really kills it. It is forked from a server that has imported
+everything and has no threads, so that none waits for imports or inherits a lock that is held.
 """
 
 import builtins
@@ -22,20 +22,26 @@ from unittest import mock
 from tests.runs import TINY, result, train_here
 from tinygpt import checkpoint, cli
 
-OPERATIONS = "open fsync close mkdir rename replace unlink rmdir listdir scandir chmod truncate ftruncate".split()
+OPERATIONS = (
+    "open fsync close mkdir rename replace unlink rmdir listdir scandir chmod truncate ftruncate".split()
+)
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["tests.crash"])
 NEED_SPACE = {"open", "write", "fsync", "flush", "mkdir", "rename", "replace", "truncate", "save_file"}
 
 
 class Faults:
-    """Counts the operations on files that a process does, and at number `at` kills it or finds the disk full from then on."""
+    """Counts the operations on files that a process does, and at number `at` kills it or finds the disk full
+    from then on.
+    """
 
     def __init__(self, at, mode):
         self.at, self.mode, self.count = at, mode, 0
 
     def reach(self, name, half_way=lambda: None):
-        """Called before each operation; half_way() does half of it, as a process killed in the middle would have."""
+        """Called before each operation; half_way() does half of it, as a process killed in the middle would
+        have.
+        """
         self.count += 1
         if self.mode == "kill" and self.count == self.at:
             half_way()
@@ -69,12 +75,16 @@ class Faults:
         return opened
 
     def _save_file(self, function):
-        """The library writes in a language of its own: before, in the middle and after are what can be told apart."""
+        """The library writes in a language of its own: before, in the middle and after are what can be told
+        apart.
+        """
 
         def saved(arrays, path, metadata=None):
             self.reach("save_file")
             function(arrays, path, metadata)
-            self.reach("save_file", lambda: os.ftruncate(half := os.open(path, os.O_WRONLY), 100) or os.close(half))
+            self.reach(
+                "save_file", lambda: os.ftruncate(half := os.open(path, os.O_WRONLY), 100) or os.close(half)
+            )
 
         return saved
 
@@ -141,7 +151,9 @@ class Reference:
         with mock.patch.object(checkpoint, "keep_only", lambda *arguments: None):
             train_here(**self.settings, out=self.folder)
         self.files, self.numbers = result(self.folder)
-        self.hashes = {checkpoint.step_of(path): arrays_hash(path) for path in self.folder.glob("ckpt/step_*")}
+        self.hashes = {
+            checkpoint.step_of(path): arrays_hash(path) for path in self.folder.glob("ckpt/step_*")
+        }
 
     def check_newest(self, folder):
         """The newest checkpoint of a run loads and is what this run had at that step. Returns the step."""
@@ -150,7 +162,9 @@ class Reference:
         return saved.state["step"]
 
     def check_finished(self, folder):
-        """A run that came to its end has the same weights, moments, losses and samples, and nothing half done."""
+        """A run that came to its end has the same weights, moments, losses and samples, and nothing half
+        done.
+        """
         files, numbers = result(folder)
         known = {number[:2] for number in self.numbers}  # a run that stopped had looked at its last loss too
         assert [number for number in numbers if number[:2] in known] == self.numbers
@@ -160,11 +174,16 @@ class Reference:
 
 
 def arrays_hash(folder):
-    return hashlib.sha256(b"".join((folder / f"{name}.safetensors").read_bytes() for name in ("model", "optim"))).hexdigest()
+    return hashlib.sha256(
+        b"".join((folder / f"{name}.safetensors").read_bytes() for name in ("model", "optim"))
+    ).hexdigest()
 
 
 def random_kills(work, data, number, max_steps=300, seed=0):
-    """Kill a training process at random moments, go on from what is left, kill it again. Returns (kills, finished runs)."""
+    """Kill a training process at random moments, go on from what is left, kill it again.
+
+    Returns (kills, finished runs).
+    """
     whole = Reference(work, data, max_steps=max_steps, eval_interval=3)
     moments, kills, runs = random.Random(seed), 0, 0
     while kills < number:
@@ -181,10 +200,12 @@ def random_kills(work, data, number, max_steps=300, seed=0):
             if list(folder.glob("ckpt/step_*")):
                 kills += 1
                 before, newest = newest, whole.check_newest(folder)
-                longest = 0.2 if newest > before else 1.2 * longest  # on a slow machine it takes longer to come forward
+                # on a slow machine it takes longer to come forward
+                longest = 0.2 if newest > before else 1.2 * longest
                 settings = dict(resume=folder)
             else:
-                settings = dict(whole.settings, out=folder, overwrite=True)  # killed before anything was worth keeping
+                # killed before anything was worth keeping
+                settings = dict(whole.settings, out=folder, overwrite=True)
                 longest *= 1.2
         whole.check_finished(folder)
         runs += 1
@@ -192,9 +213,11 @@ def random_kills(work, data, number, max_steps=300, seed=0):
 
 
 def every_operation(work, data, mode, stride=1):
-    """Let the fault happen at each operation on files of a run that resumes, logs, samples, saves twice and prunes.
+    """Let the fault happen at each operation on files of a run that resumes, logs, samples, saves twice and
+    prunes.
 
-    mode: "kill", or "full" for a disk without space from that operation on. stride leaves some out. Returns how many.
+    mode: "kill", or "full" for a disk without space from that operation on. stride leaves some out. Returns
+    how many.
     """
     whole = Reference(work, data)
     folder, base, tried = work / "run", work / "base", 0
@@ -202,7 +225,9 @@ def every_operation(work, data, mode, stride=1):
     for at in range(1, 10_000, stride):
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(base, folder)
-        code = exit_code(start(work / "output.txt", dict(resume=folder, stop_after=15), Faults(at, mode).install))
+        code = exit_code(
+            start(work / "output.txt", dict(resume=folder, stop_after=15), Faults(at, mode).install)
+        )
         printed = (work / "output.txt").read_text()
         step = whole.check_newest(folder)
         if code == 0:

@@ -1,15 +1,17 @@
 """The real CuPy on a machine with neither a GPU nor a driver: everything happens but the arithmetic.
 
-CuPy calls CUDA through tables of C functions in two of its modules. install() puts functions of ours into them: memory
-is the host's, copies copy, streams and events are numbers, and a launch is written down instead of carried out. Above
-that all is real: names, dtypes, shapes, TypeErrors, NVRTC. So whatever a kernel or a product should have computed is
-garbage, but what a program asks of the GPU is known: `with recording() as events: ...`.
+CuPy calls CUDA through tables of C functions in two of its modules. install() puts functions of ours into
+them: memory is the host's, copies copy, streams and events are numbers, and a launch is written down instead
+of carried out. Above that all is real: names, dtypes, shapes, TypeErrors, NVRTC. So whatever a kernel or a
+product should have computed is garbage, but what a program asks of the GPU is known: `with recording() as
+events: ...`.
 
     python -m tests.dryrun train.py --device cuda ...    # a script on the pretended GPU
     python -m tests.dryrun --without=nvrtc train.py ...  # where something is missing: see install()
 
-Uses CuPy's private parts, hence the exact version in pyproject's `dryrun`. Nothing may have imported CuPy before, and
-the process should end with os._exit, since CuPy goes on calling these functions while Python is being taken apart.
+Uses CuPy's private parts, hence the exact version in pyproject's `dryrun`. Nothing may have imported CuPy
+before, and the process should end with os._exit, since CuPy goes on calling these functions while Python is
+being taken apart.
 """
 
 import collections
@@ -27,7 +29,13 @@ from pathlib import Path
 
 GIGABYTE = 1 << 30
 Event = collections.namedtuple("Event", "kind name")  # kinds: launch, product, copy, wait, allocation
-WAITS = ("streamSynchronize", "deviceSynchronize", "eventSynchronize", "memcpy")  # memcpy is the one that is not Async
+# memcpy is the one that is not Async
+WAITS = (
+    "streamSynchronize",
+    "deviceSynchronize",
+    "eventSynchronize",
+    "memcpy",
+)
 PRODUCTS = re.compile("Gemm|Gemv|Syrk|Trsm|Dot|Ger")  # among the functions of cuBLAS
 ATTRIBUTES = {  # cudaDeviceAttr -> value, of an H200
     1: 1024, 2: 1024, 3: 1024, 4: 64, 5: 2**31 - 1, 6: 65535, 7: 65535, 8: 48 * 1024, 10: 32, 12: 65536, 16: 132,
@@ -97,9 +105,15 @@ def _fakes(compute_capability):
     """{name: function} for what must do more than return 0, None or a new handle."""
     attributes = ATTRIBUTES | dict(zip((75, 76), compute_capability, strict=True))
     properties = dict(
-        name=b"pretended", warpSize=32, multiProcessorCount=132, maxThreadsPerBlock=1024, sharedMemPerBlock=48 * 1024
+        name=b"pretended",
+        warpSize=32,
+        multiProcessorCount=132,
+        maxThreadsPerBlock=1024,
+        sharedMemPerBlock=48 * 1024,
     )
-    properties |= dict(zip(("major", "minor"), compute_capability, strict=True), totalGlobalMem=140 * GIGABYTE)
+    properties |= dict(
+        zip(("major", "minor"), compute_capability, strict=True), totalGlobalMem=140 * GIGABYTE
+    )
 
     def allocate(size, *_):
         events.append(Event("allocation", "of device memory"))
@@ -154,7 +168,10 @@ C_TYPES = {
 }  # fmt: skip
 KEPT = ("check_status", "get_build_version", "_getCUDAMajorVersion")  # need no driver
 _new_capsule = ctypes.pythonapi.PyCapsule_New
-_new_capsule.restype, _new_capsule.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+_new_capsule.restype, _new_capsule.argtypes = (
+    ctypes.py_object,
+    [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p],
+)
 _capsule_name = ctypes.pythonapi.PyCapsule_GetName
 _capsule_name.restype, _capsule_name.argtypes = ctypes.c_char_p, [ctypes.py_object]
 
@@ -174,7 +191,9 @@ def _replace_functions(module, fakes):
 
 
 def _c_types(signature):
-    """[result, argument, ...] of a signature like "intptr_t (size_t, int __pyx_skip_dispatch)"; None for a variable."""
+    """[result, argument, ...] of a signature like "intptr_t (size_t, int __pyx_skip_dispatch)"; None for a
+    variable.
+    """
     match = re.fullmatch(r"(.+?) ?\((.*)\)", signature)
     if not match:
         return None
@@ -210,14 +229,16 @@ def _load_stub(library, module):
     soname = versions.pop()
     with tempfile.TemporaryDirectory() as work:
         code = "".join(
-            f"long n_{name}; int {name}(void **out) {{ n_{name}++; {_output(name)} return 0; }}\n" for name, _ in wanted
+            f"long n_{name}; int {name}(void **out) {{ n_{name}++; {_output(name)} return 0; }}\n"
+            for name, _ in wanted
         )
         Path(work, "stub.c").write_text(code)
         Path(work, "stub.map").write_text(f"{soname} {{ global: *; }};\n")
         built = Path(work, soname)
         flags = ["-shared", "-fPIC", "-w", f"-Wl,-soname,{soname}", f"-Wl,--version-script={work}/stub.map"]
         subprocess.run(["gcc", *flags, "-o", built, f"{work}/stub.c"], check=True)
-        stub = ctypes.CDLL(str(built), mode=ctypes.RTLD_GLOBAL)  # found by its soname when CuPy's module is loaded
+        # found by its soname when CuPy's module is loaded
+        stub = ctypes.CDLL(str(built), mode=ctypes.RTLD_GLOBAL)
     _kept.append(stub)
     return {name: ctypes.c_long.in_dll(stub, f"n_{name}") for name, _ in wanted if PRODUCTS.search(name)}
 
@@ -227,9 +248,15 @@ def _output(name):
 
 
 def _undefined_symbols(path):
-    """[(name, version)] of CUDA's functions that a shared library imports, for example ("cublasSgemm_v2", "libcublas.so.13")."""
+    """[(name, version)] of CUDA's functions that a shared library imports, for example ("cublasSgemm_v2",
+    "libcublas.so.13").
+    """
     lines = subprocess.run(["nm", "-D", path], check=True, capture_output=True, text=True).stdout.splitlines()
-    return [tuple(line.split()[1].split("@")) for line in lines if line.split()[0] == "U" and line.split()[1].startswith("cu")]
+    return [
+        tuple(line.split()[1].split("@"))
+        for line in lines
+        if line.split()[0] == "U" and line.split()[1].startswith("cu")
+    ]
 
 
 def _major_version(folder):
@@ -244,18 +271,24 @@ def _hide(libraries):
 
     def load_unless_hidden(name):
         if name in libraries:
-            raise finder.DynamicLibNotFoundError(f'Failure finding "lib{name}.so.13": No such file: lib{name}.so.13')
+            raise finder.DynamicLibNotFoundError(
+                f'Failure finding "lib{name}.so.13": No such file: lib{name}.so.13'
+            )
         return load(name)
 
     finder.load_nvidia_dynamic_lib = load_unless_hidden
     if "headers" in libraries:
         finder.find_nvidia_header_directory = lambda name: None
     if libraries:
-        os.environ["CUPY_CACHE_IN_MEMORY"] = "1"  # what was compiled before needs neither compiler nor headers
+        os.environ["CUPY_CACHE_IN_MEMORY"] = (
+            "1"  # what was compiled before needs neither compiler nor headers
+        )
 
 
 def main(arguments):
-    """Run a script on the pretended GPU, whose probe (a product of matrices) counts as passed if nothing is missing."""
+    """Run a script on the pretended GPU, whose probe (a product of matrices) counts as passed if nothing is
+    missing.
+    """
     without = []
     while arguments[0].startswith("--without="):
         without.append(arguments.pop(0).partition("=")[2])

@@ -3,8 +3,9 @@
     module = compile(source, order="descending")
     module.get_function("scale")((2,), (128,), (x, np.float32(3), np.int32(x.size)))
 
-Arrays are NumPy's, and the kernel's writes are in them when the call returns. Unlike a RawKernel a call checks number,
-dtype and contiguity of its arguments; raises KernelError for what a GPU would hang on, ignore or be silently wrong at.
+Arrays are NumPy's, and the kernel's writes are in them when the call returns. Unlike a RawKernel a call
+checks number, dtype and contiguity of its arguments; raises KernelError for what a GPU would hang on, ignore
+or be silently wrong at.
 """
 
 import ctypes
@@ -20,7 +21,13 @@ from pathlib import Path
 import numpy as np
 
 HEADER = Path(__file__).with_name("cuda_cpu.h")
-ORDERS = ("ascending", "descending", 2, 3)  # of the threads' turns; numbers from 2 on are seeds of random orders
+# of the threads' turns; numbers from 2 on are seeds of random orders
+ORDERS = (
+    "ascending",
+    "descending",
+    2,
+    3,
+)
 CHECKS = "bounds,alignment,null,shift-exponent,signed-integer-overflow,integer-divide-by-zero"
 COMPILER = shutil.which(os.environ.get("CXX", "g++"))
 FLAGS = "-O1 -std=c++17 -w -fPIC -fno-strict-aliasing -fno-gnu-unique -U_FORTIFY_SOURCE -D__CUDACC__ -D__CUDA_ARCH__=900".split()
@@ -32,7 +39,10 @@ class KernelError(RuntimeError):
 
 
 def compile(source, order="ascending", options=()):
-    """The Module of CUDA C source; of NVRTC's options the -D ones count. KernelError shows the compiler's message."""
+    """The Module of CUDA C source; of NVRTC's options the -D ones count.
+
+    KernelError shows the compiler's message.
+    """
     defines = tuple(option for option in options if option.startswith("-D"))
     return Module(*_library(source, defines), order)
 
@@ -54,7 +64,10 @@ class Kernel:
         signature = library[f"emulator_signature_{name}"]
         signature.restype = ctypes.c_char_p
         self.launch = library[f"emulator_launch_{name}"]
-        self.launch.restype, self.launch.argtypes = ctypes.c_char_p, [ctypes.c_void_p] * 2 + [ctypes.c_size_t, ctypes.c_uint64]
+        self.launch.restype, self.launch.argtypes = (
+            ctypes.c_char_p,
+            [ctypes.c_void_p] * 2 + [ctypes.c_size_t, ctypes.c_uint64],
+        )
         text = signature().decode()
         self.parameters = [text[i : i + 2] for i in range(0, len(text), 2)]
         self.library, self.name, self.order = library, name, order
@@ -62,13 +75,19 @@ class Kernel:
     def __call__(self, grid, block, args, *, shared_mem=0):
         shape = self._shape(grid, block)
         if shared_mem > min(self.max_dynamic_shared_size_bytes, MAX_SHARED):
-            raise KernelError(f"{self.name}: {shared_mem} bytes of shared memory; max_dynamic_shared_size_bytes allows fewer")
+            raise KernelError(
+                f"{self.name}: {shared_mem} bytes of shared memory; max_dynamic_shared_size_bytes allows "
+                "fewer"
+            )
         if len(args) != len(self.parameters):
             raise KernelError(f"{self.name} takes {len(self.parameters)} arguments, not {len(args)}")
         for position, (value, parameter) in enumerate(zip(args, self.parameters, strict=True)):
             _check(f"{self.name}: argument {position}", value, parameter)
         with _OnDevice(self.library, [value for value in args if isinstance(value, np.ndarray)]) as device:
-            values = [device.address(v) if isinstance(v, np.ndarray) else ctypes.create_string_buffer(v.tobytes()) for v in args]
+            values = [
+                device.address(v) if isinstance(v, np.ndarray) else ctypes.create_string_buffer(v.tobytes())
+                for v in args
+            ]
             pointers = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
             order = ORDERS.index(self.order) if isinstance(self.order, str) else self.order
             problem = self.launch(pointers, shape, shared_mem, order).decode() or device.overrun()
@@ -78,21 +97,30 @@ class Kernel:
     def _shape(self, grid, block):
         """grid and block as six numbers, refused where CUDA refuses them."""
         grid, block = ((*numbers, 1, 1)[:3] for numbers in (grid, block))
-        fits = all(1 <= n <= limit for n, limit in zip(grid + block, (2**31 - 1, 65535, 65535, 1024, 1024, 64), strict=True))
+        fits = all(
+            1 <= n <= limit
+            for n, limit in zip(grid + block, (2**31 - 1, 65535, 65535, 1024, 1024, 64), strict=True)
+        )
         if not fits or np.prod(block) > 1024:
             raise KernelError(f"{self.name}: CUDA has no grid {grid} of blocks {block}")
         return (ctypes.c_uint * 6)(*grid, *block)
 
 
 def _check(what, value, parameter):
-    """Raise KernelError unless a value fits its parameter: S or P (p: const), then the letter of the dtype (V: any)."""
+    """Raise KernelError unless a value fits its parameter: S or P (p: const), then the letter of the dtype
+    (V: any).
+    """
     kind, letter = parameter
     if not isinstance(value, (np.ndarray, np.generic)):
-        raise KernelError(f"{what} is a {type(value).__name__}; pass an array or a NumPy scalar, whose size is known")
+        raise KernelError(
+            f"{what} is a {type(value).__name__}; pass an array or a NumPy scalar, whose size is known"
+        )
     if kind in "Pp" and isinstance(value, np.uintp) and value == 0:
         return  # a null pointer
     if isinstance(value, np.ndarray) != (kind in "Pp"):
-        raise KernelError(f"{what} should be {'an array' if kind in 'Pp' else 'a NumPy scalar'}, not {value!r}")
+        raise KernelError(
+            f"{what} should be {'an array' if kind in 'Pp' else 'a NumPy scalar'}, not {value!r}"
+        )
     if letter != "V" and value.dtype != np.dtype(letter):
         raise KernelError(f"{what} is {value.dtype}, the kernel takes {np.dtype(letter)}")
     if kind in "Pp" and not value.flags.c_contiguous:
@@ -100,7 +128,8 @@ def _check(what, value, parameter):
 
 
 class _OnDevice:
-    """Arrays copied to memory of their own, each ending where nothing may be touched, and copied back afterwards.
+    """Arrays copied to memory of their own, each ending where nothing may be touched, and copied back
+    afterwards.
 
     Arrays that share memory share it there as well.
     """
@@ -119,7 +148,8 @@ class _OnDevice:
     def __enter__(self):
         for span in self.spans:
             first, last = span
-            start = self.map(last - first) - (last - first + 15) // 16 * 16  # as far aligned as vectors of four need it
+            # as far aligned as vectors of four need it
+            start = self.map(last - first) - (last - first + 15) // 16 * 16
             ctypes.memmove(start, first, last - first)
             span.append(start)
         return self
@@ -149,10 +179,14 @@ class _OnDevice:
 
 @functools.cache
 def _library(source, defines):
-    """The compiled source as a ctypes library, from the cache if it was compiled before, and its kernels' names."""
+    """The compiled source as a ctypes library, from the cache if it was compiled before, and its kernels'
+    names.
+    """
     names = _kernel_names(source, defines)
     text = _translate(source, names)
-    key = hashlib.sha256("\0".join([HEADER.read_text(), text, COMPILER, *FLAGS, *defines]).encode()).hexdigest()[:20]
+    key = hashlib.sha256(
+        "\0".join([HEADER.read_text(), text, COMPILER, *FLAGS, *defines]).encode()
+    ).hexdigest()[:20]
     folder = Path(tempfile.gettempdir()) / f"tinygpt-kernels-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     path = folder / f"{key}.so"
@@ -168,10 +202,14 @@ def _kernel_names(source, defines):
 
 
 def _translate(source, names):
-    """The C++ of a CUDA source: in a nameless namespace, so that shared arrays of templates get no linkage of their own."""
+    """The C++ of a CUDA source: in a nameless namespace, so that shared arrays of templates get no linkage of
+    their own.
+    """
     source = re.sub(
         r"extern\s+__shared__\s+([^;\[]*?)(\w+)\s*\[\s*\]\s*;",
-        lambda m: "{0} *{1} = ({0} *)emulator::dynamic_shared;".format(re.sub(r"(__align__|alignas)\s*\(.*?\)", "", m[1]), m[2]),
+        lambda m: "{0} *{1} = ({0} *)emulator::dynamic_shared;".format(
+            re.sub(r"(__align__|alignas)\s*\(.*?\)", "", m[1]), m[2]
+        ),
         source,
     )
     launchers = "\n".join(f"EMULATED({name})" for name in sorted(names))
@@ -188,7 +226,9 @@ def _build(text, defines, path):
 
 
 def _run(*arguments, input=None, language="c++"):
-    result = subprocess.run([COMPILER, "-x", language, *map(str, arguments)], input=input, capture_output=True, text=True)
+    result = subprocess.run(
+        [COMPILER, "-x", language, *map(str, arguments)], input=input, capture_output=True, text=True
+    )
     if result.returncode:
         raise KernelError(f"{Path(COMPILER).name} refused the source:\n{result.stderr}")
     return result.stdout

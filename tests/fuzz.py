@@ -1,4 +1,7 @@
-"""Feed the loaders broken files. Each must be refused in one line that names the file, at once, and in little memory."""
+"""Feed the loaders broken files.
+
+Each must be refused in one line that names the file, at once, and in little memory.
+"""
 
 import dataclasses
 import json
@@ -16,7 +19,9 @@ from tinygpt.config import TrainConfig, UserError
 from tinygpt.model import GPT
 from tinygpt.tokenizer import BPETokenizer, CharTokenizer, load_tokenizer
 
-SLACK = 1_000_000  # bytes that may be allocated beyond twice a file's size, all of the objects in Python included
+SLACK = (
+    1_000_000  # bytes that may be allocated beyond twice a file's size, all of the objects in Python included
+)
 TOML_SLACK = 20_000_000  # tomllib takes 130 bytes for each digit of an endless number; read_toml takes no more than 100 kB
 SECONDS = 5  # for any one file
 STRANGE = [
@@ -30,14 +35,18 @@ def mutate(content, choice):
     original = content
     while content == original:
         for _ in range(choice.randint(1, 3)):
-            content = choice.choice([flip, cut, insert, drop, repeat, swap, number, value, value, header])(content, choice)
+            content = choice.choice([flip, cut, insert, drop, repeat, swap, number, value, value, header])(
+                content, choice
+            )
     return content
 
 
 def flip(content, choice):
     position = choice.randrange(len(content)) if content else 0
     return (
-        content[:position] + bytes([content[position] ^ 1 << choice.randrange(8)]) + content[position + 1 :] if content else b"?"
+        content[:position] + bytes([content[position] ^ 1 << choice.randrange(8)]) + content[position + 1 :]
+        if content
+        else b"?"
     )
 
 
@@ -69,13 +78,18 @@ def swap(content, choice):
 def number(content, choice):
     """Another number in the place of one."""
     return _replace(
-        rb"-?\d+(\.\d+)?", content, choice, choice.choice(["0", "-1", "1", "7", "1000000000", "1e30", str(2**64), "9" * 5000])
+        rb"-?\d+(\.\d+)?",
+        content,
+        choice,
+        choice.choice(["0", "-1", "1", "7", "1000000000", "1e30", str(2**64), "9" * 5000]),
     )
 
 
 def value(content, choice):
     """Something strange in the place of a JSON value."""
-    return _replace(rb'(?<=[:\[,=]) *("[^"]*"|-?\d+|\[[^\]]*\]|true|false|null)', content, choice, choice.choice(STRANGE))
+    return _replace(
+        rb'(?<=[:\[,=]) *("[^"]*"|-?\d+|\[[^\]]*\]|true|false|null)', content, choice, choice.choice(STRANGE)
+    )
 
 
 def _replace(pattern, content, choice, new):
@@ -89,7 +103,12 @@ def _replace(pattern, content, choice, new):
 def header(content, choice):
     """Another length of the safetensors header, or the first bytes of a pickle, a zip file, a .npy file."""
     start = choice.choice(
-        [choice.randbytes(8), (2**63).to_bytes(8, "little"), (len(content)).to_bytes(8, "little"), b"\x80\x04\x95\x10\0\0\0\0"]
+        [
+            choice.randbytes(8),
+            (2**63).to_bytes(8, "little"),
+            (len(content)).to_bytes(8, "little"),
+            b"\x80\x04\x95\x10\0\0\0\0",
+        ]
         + [b"PK\3\4\0\0\0\0", b"\x93NUMPY\1\0", bytes(8), choice.randrange(200).to_bytes(8, "little")]
     )
     return start + content[8:]
@@ -119,7 +138,9 @@ def refused(loader, path, must=True, names=(), slack=SLACK):
     finally:
         signal.alarm(0)
         taken = tracemalloc.get_traced_memory()[1] - before
-        assert taken < limit, f"{taken:,} bytes for a file of {path.stat().st_size:,}: {path.read_bytes()[:200]}"
+        assert taken < limit, (
+            f"{taken:,} bytes for a file of {path.stat().st_size:,}: {path.read_bytes()[:200]}"
+        )
     assert not must, f"{path.name} was taken: {path.read_bytes()[:2000]}"
     return False
 
@@ -131,7 +152,13 @@ def small_checkpoint(folder):
     model = GPT(settings.model_config(tokenizer.vocab_size))
     optimizer = AdamW(model.parameter_groups(0.1))
     folder.mkdir(parents=True)
-    state = {"step": 3, "best": {"step": 3, "val_loss": 1.5}, "corpus": "words", "data_sha256": "0" * 64, "machine": "cpu"}
+    state = {
+        "step": 3,
+        "best": {"step": 3, "val_loss": 1.5},
+        "corpus": "words",
+        "data_sha256": "0" * 64,
+        "machine": "cpu",
+    }
     state |= {"training_seconds": 1.5, "settings": dataclasses.asdict(settings)}
     return checkpoint.save(folder, model, optimizer, tokenizer, state)
 
@@ -153,7 +180,9 @@ def load_everything(folder):
 
 
 class Fuzz:
-    """Campaigns against one small checkpoint in a folder of its own; most return (files tried, files refused)."""
+    """Campaigns against one small checkpoint in a folder of its own; most return (files tried, files
+    refused).
+    """
 
     def __init__(self, work, seed=0):
         self.folder = small_checkpoint(work / "run")
@@ -179,7 +208,10 @@ class Fuzz:
             shutil.copyfile(self.pristine / path.name, path)
 
     def every_bit(self, stride=1):
-        """Flip every bit of every file, one at a time: the hashes or the seal must catch each. Returns how many."""
+        """Flip every bit of every file, one at a time: the hashes or the seal must catch each.
+
+        Returns how many.
+        """
         tried = 0
         tracemalloc.stop()  # it takes most of the time, and there is nothing to find that `damaged` does not
         for name in (*FILES, "state.json"):
@@ -223,22 +255,29 @@ class Fuzz:
         shapes = {name: p.shape for name, p in self.saved.model().named_parameters()}
         files = self._broken(number, ["model.safetensors"])
         return number, sum(
-            refused(lambda path=path: list(checkpoint.read_arrays(path, shapes)), path, must=False) for path in files
+            refused(lambda path=path: list(checkpoint.read_arrays(path, shapes)), path, must=False)
+            for path in files
         )
 
     def tokenizers(self, number):
         """tokenizer.json alone."""
         (self.pristine / "bpe.json").write_text(BPETokenizer.learn(english()[:5000], 270).to_json())
         files = self._broken(number, ["tokenizer.json", "bpe.json"])
-        return number, sum(refused(lambda path=path: load_tokenizer(path), path, must=False) for path in files)
+        return number, sum(
+            refused(lambda path=path: load_tokenizer(path), path, must=False) for path in files
+        )
 
     def configs(self, number):
         """A TOML file of settings, and config.json alone."""
         toml = self.folder / "config.toml"
         (self.pristine / toml.name).write_text(config.to_toml(TrainConfig(preset="smoke")))
-        read = lambda: config.resolve(config.read_toml(toml))  # what the settings say may be wrong wherever they come from
+        # what the settings say may be wrong wherever they come from
+        read = lambda: config.resolve(config.read_toml(toml))
         count = sum(
-            refused(read, path, must=False, names=[""], slack=TOML_SLACK) for path in self._broken(number // 2, [toml.name])
+            refused(read, path, must=False, names=[""], slack=TOML_SLACK)
+            for path in self._broken(number // 2, [toml.name])
         )
         files = self._broken(number // 2, ["config.json"])
-        return number // 2 * 2, count + sum(refused(self.saved.model_config, path, must=False) for path in files)
+        return number // 2 * 2, count + sum(
+            refused(self.saved.model_config, path, must=False) for path in files
+        )

@@ -1,4 +1,6 @@
-"""Every differentiable operation with inputs to check it on: used by the gradient tests and by the planted bugs."""
+"""Every differentiable operation with inputs to check it on: used by the gradient tests and by the planted
+bugs.
+"""
 
 import numpy as np
 
@@ -7,10 +9,11 @@ from autograd import Stream, Tensor, gradcheck
 
 
 def tensors(*shapes, seed=0, positive=False):
-    """float64 Tensors with values within about ±2 (or from 0.3 to 4.3) in random order, on one grid for all of them.
+    """float64 Tensors with values within about ±2 (or from 0.3 to 4.3) in random order, on one grid for all
+    of them.
 
-    No two are closer than 0.004 and none is closer than 0.002 to 0, which is far, for the steps of gradcheck, from the
-    corners of relu, abs, max and maximum.
+    No two are closer than 0.004 and none is closer than 0.002 to 0, which is far, for the steps of gradcheck,
+    from the corners of relu, abs, max and maximum.
     """
     sizes = [int(np.prod(shape, dtype=int)) for shape in shapes]
     size = sum(sizes)
@@ -18,7 +21,9 @@ def tensors(*shapes, seed=0, positive=False):
     if positive and size:
         grid += 0.3 - grid.min()
     parts = np.split(np.random.default_rng(seed).permutation(grid), np.cumsum(sizes)[:-1])
-    return [Tensor(part.reshape(shape), requires_grad=True) for part, shape in zip(parts, shapes, strict=True)]
+    return [
+        Tensor(part.reshape(shape), requires_grad=True) for part, shape in zip(parts, shapes, strict=True)
+    ]
 
 
 def check(function, *inputs):
@@ -33,7 +38,18 @@ def check(function, *inputs):
 
 UNARY = {
     name: getattr(ag, name)
-    for name in ("negative", "exp", "tanh", "sigmoid", "relu", "gelu", "gelu_exact", "abs", "log_softmax", "softmax")
+    for name in (
+        "negative",
+        "exp",
+        "tanh",
+        "sigmoid",
+        "relu",
+        "gelu",
+        "gelu_exact",
+        "abs",
+        "log_softmax",
+        "softmax",
+    )
 } | {"clip": lambda x: ag.clip(x, -1.003, 1.003), "tril": lambda x: ag.tril(x, -1)}
 POSITIVE = {"log": ag.log, "sqrt": ag.sqrt}
 BINARY = {name: getattr(ag, name) for name in ("add", "subtract", "multiply", "maximum", "minimum")}
@@ -85,8 +101,14 @@ CASES = {
     "matmul_batched": lambda: (ag.matmul, tensors((2, 1, 3, 2), (4, 2, 3))),
     "matmul_vector": lambda: (ag.matmul, tensors((2, 3, 4), (4,))),
     "linear": lambda: (ag.linear, tensors((2, 3, 4), (4, 2), (2,))),
-    "linear_relu": lambda: (lambda x, w, b: ag.linear(x, w, b, activation="relu"), tensors((2, 4), (4, 3), (3,))),
-    "linear_gelu": lambda: (lambda x, w, b: ag.linear(x, w, b, activation="gelu"), tensors((2, 4), (4, 3), (3,))),
+    "linear_relu": lambda: (
+        lambda x, w, b: ag.linear(x, w, b, activation="relu"),
+        tensors((2, 4), (4, 3), (3,)),
+    ),
+    "linear_gelu": lambda: (
+        lambda x, w, b: ag.linear(x, w, b, activation="gelu"),
+        tensors((2, 4), (4, 3), (3,)),
+    ),
     "softmax": lambda: (ag.softmax, tensors((3, 4))),
     "log_softmax": lambda: (ag.log_softmax, tensors((3, 4))),
     "layer_norm": lambda: (ag.layer_norm, tensors((2, 3, 5), (5,), (5,))),

@@ -1,4 +1,5 @@
-"""What test_ranks.py runs on several ranks: `mpiexec -n N python -m mpi4py -m tests.ranks_job RESULT [DEVICE]`.
+"""What test_ranks.py runs on several ranks: `mpiexec -n N python -m mpi4py -m tests.ranks_job RESULT
+[DEVICE]`.
 
 It writes what rank 0 computed, and every rank's hash of the weights, into the file RESULT (.npz).
 """
@@ -23,7 +24,9 @@ TEXT = "".join(chr(97 + i * i % 13) for i in range(400))
 
 
 def train(ranks, dtype="float32", device="cpu", threads=1, micro_batch=2, step_rules=contextlib.nullcontext):
-    """Losses, gradient norms, the first gradient and a hash of the final weights of a short run with all that a step has."""
+    """Losses, gradient norms, the first gradient and a hash of the final weights of a short run with all that
+    a step has.
+    """
     dataset = Dataset(TEXT, CharTokenizer(TEXT), 12, ranks)
     config = GPTConfig(vocab_size=13, block_size=12, n_layer=2, n_head=2, n_embd=16, dropout=0.3)
     model = GPT(config, seed=ranks.rank)  # other weights on each rank, which start_alike() has to put right
@@ -52,7 +55,9 @@ def train(ranks, dtype="float32", device="cpu", threads=1, micro_batch=2, step_r
 def main(result, device="cpu"):
     ranks = start_ranks()
     if device == "cpu":
-        answers = {dtype: train(ranks, dtype, micro_batch=ROWS // ranks.size) for dtype in ("float32", "float64")}
+        answers = {
+            dtype: train(ranks, dtype, micro_batch=ROWS // ranks.size) for dtype in ("float32", "float64")
+        }
     else:
         answers = {"float32": train_on_stand_in(ranks)}
     found = {"cores": ranks.cores()}

@@ -46,13 +46,17 @@ def start(*flags, **settings):
     """A training process of its own, as from a shell."""
     command = [sys.executable, str(ROOT / "train.py"), *map(str, flags), *arguments(**settings)]
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
 
 
 def wait_until_it_listens(process):
     """Until the process has a handler for SIGTERM of its own."""
     while process.poll() is None:
-        lines = dict(line.split(":", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines())
+        lines = dict(
+            line.split(":", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines()
+        )
         if int(lines["SigCgt"], 16) >> (signal.SIGTERM - 1) & 1:
             return
         time.sleep(0.01)
@@ -73,9 +77,14 @@ def refused(message, **settings):
 
 
 def result(folder):
-    """What must be equal after the same training: weights and moments by step, losses by event and step, samples."""
+    """What must be equal after the same training: weights and moments by step, losses by event and step,
+    samples.
+    """
     files = [*folder.glob("ckpt/step_*/*.safetensors"), *folder.glob("samples/*")]
-    numbers = [(e["event"], e["step"], e.get("loss"), e.get("val_loss"), e.get("train_loss")) for e in metrics(folder)]
+    numbers = [
+        (e["event"], e["step"], e.get("loss"), e.get("val_loss"), e.get("train_loss"))
+        for e in metrics(folder)
+    ]
     assert len(numbers) == len({n[:2] for n in numbers}), "an event was written down twice"
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}, numbers
 

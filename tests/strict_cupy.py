@@ -1,8 +1,9 @@
 """A stand-in for the module `cupy` where there is no GPU: NumPy's numbers behind CuPy's manners.
 
-It refuses what CuPy refuses or what would be slow or wrong there: mixing with NumPy arrays, NumPy functions on device
-arrays, names outside NAMES, float64 results while `float32_only`. It counts what makes the host wait for the device.
-Kernels run in the emulator, and cuBLAS's products on the addresses and strides that they are given.
+It refuses what CuPy refuses or what would be slow or wrong there: mixing with NumPy arrays, NumPy functions
+on device arrays, names outside NAMES, float64 results while `float32_only`. It counts what makes the host
+wait for the device. Kernels run in the emulator, and cuBLAS's products on the addresses and strides that they
+are given.
 """
 
 import contextlib
@@ -16,8 +17,8 @@ import pytest
 from tests import emulate
 
 NAMES = (  # what the program uses; each exists in CuPy 14 with these arguments
-    "abs add arange broadcast_to clip concatenate einsum empty exp exp2 expand_dims full isfinite isnan log matmul maximum "
-    "minimum multiply ones rint sign sqrt tanh tril triu vdot where zeros"
+    "abs add arange broadcast_to clip concatenate einsum empty exp exp2 expand_dims full isfinite isnan log "
+    "matmul maximum minimum multiply ones rint sign sqrt tanh tril triu vdot where zeros"
 ).split()
 METHODS = "all any max min sum mean reshape ravel squeeze swapaxes transpose copy fill".split()
 ATTRIBUTES = "shape dtype ndim size T flags itemsize strides nbytes".split()
@@ -172,7 +173,9 @@ def gemm_strided_batched_ex(
     handle, op_a, op_b, m, n, k, alpha, a, a_type, lda, stride_a, b, b_type, ldb, stride_b, beta, c, c_type, ldc, stride_c,
     count, compute_type, algorithm,
 ):  # fmt: skip
-    """cublasGemmStridedBatchedEx on host addresses: C = alpha op(A) op(B) + beta C, every matrix stored by columns."""
+    """cublasGemmStridedBatchedEx on host addresses: C = alpha op(A) op(B) + beta C, every matrix stored by
+    columns.
+    """
     launches.append("gemm")
     assert (a_type, b_type, c_type) == (0, 0, 0) and compute_type in (68, 75, 77)
     alpha, beta = (ctypes.c_float.from_address(address).value for address in (alpha, beta))
@@ -194,7 +197,27 @@ def _columns(address, offset, rows, columns, leading):
     return np.lib.stride_tricks.as_strided(memory, (rows, columns), (4, 4 * leading))
 
 
-def gemm_ex(handle, op_a, op_b, m, n, k, alpha, a, a_type, lda, b, b_type, ldb, beta, c, c_type, ldc, compute_type, algorithm):
+def gemm_ex(
+    handle,
+    op_a,
+    op_b,
+    m,
+    n,
+    k,
+    alpha,
+    a,
+    a_type,
+    lda,
+    b,
+    b_type,
+    ldb,
+    beta,
+    c,
+    c_type,
+    ldc,
+    compute_type,
+    algorithm,
+):
     a, b, c = (a, a_type, lda, 0), (b, b_type, ldb, 0), (c, c_type, ldc, 0)
     gemm_strided_batched_ex(handle, op_a, op_b, m, n, k, alpha, *a, *b, beta, *c, 1, compute_type, algorithm)
 
@@ -212,13 +235,19 @@ def module():
     for name in NAMES:
         function = getattr(np, name)
         setattr(cupy, name, lambda *args, _f=function, _n=name, **kwargs: _call(_n, _f, args, kwargs))
-    cupy.add.at = lambda a, index, values: np.add.at(a._host, _unwrap(index, "add.at"), _unwrap(values, "add.at"))
+    cupy.add.at = lambda a, index, values: np.add.at(
+        a._host, _unwrap(index, "add.at"), _unwrap(values, "add.at")
+    )
     cupy.ndarray, cupy.inf, cupy.float32, cupy.int32 = ndarray, np.inf, np.float32, np.int32
     cupy.asnumpy = lambda array: array.get() if isinstance(array, ndarray) else np.asarray(array)
-    cupy.asarray = lambda a, dtype=None: ndarray(np.array(a._host if isinstance(a, ndarray) else a, dtype=dtype))
+    cupy.asarray = lambda a, dtype=None: ndarray(
+        np.array(a._host if isinstance(a, ndarray) else a, dtype=dtype)
+    )
     device = types.SimpleNamespace(get_cublas_handle=lambda: 0)
     runtime = types.SimpleNamespace(memGetInfo=lambda: (MEMORY, MEMORY), getDeviceCount=lambda: 1)
-    cupy.cuda = types.SimpleNamespace(Device=lambda number: contextlib.nullcontext(), device=device, runtime=runtime)
+    cupy.cuda = types.SimpleNamespace(
+        Device=lambda number: contextlib.nullcontext(), device=device, runtime=runtime
+    )
     pool = types.SimpleNamespace(total_bytes=lambda: 0, get_limit=lambda: 0)
     cupy.get_default_memory_pool = lambda: pool
     cupy.RawModule = RawModule
@@ -228,7 +257,13 @@ def module():
 @contextlib.contextmanager
 def installed():
     """The stand-in as the module `cupy`."""
-    names = ("cupy", "cupy_backends", "cupy_backends.cuda", "cupy_backends.cuda.libs", "cupy_backends.cuda.libs.cublas")
+    names = (
+        "cupy",
+        "cupy_backends",
+        "cupy_backends.cuda",
+        "cupy_backends.cuda.libs",
+        "cupy_backends.cuda.libs.cublas",
+    )
     with pytest.MonkeyPatch.context() as patch:
         for name in names[1:-1]:
             patch.setitem(sys.modules, name, types.ModuleType(name))

@@ -11,5 +11,9 @@ def count(fault, number=1):
 
 
 def table():
-    lines = ["| fault | tried, and survived |", "|---|---|", *(f"| {fault} | {number:,} |" for fault, number in tried.items())]
+    lines = [
+        "| fault | tried, and survived |",
+        "|---|---|",
+        *(f"| {fault} | {number:,} |" for fault, number in tried.items()),
+    ]
     return "\n".join(lines)

@@ -49,7 +49,10 @@ def plant(monkeypatch):
     ("operation", "cause"),
     [
         (bad_forward, "first in step 7, transformer.h.1: the result of bad_forward holds NaN"),
-        (bad_backward, "first in step 7, transformer.h.1: the gradient of input 0 of bad_backward holds infinity"),
+        (
+            bad_backward,
+            "first in step 7, transformer.h.1: the gradient of input 0 of bad_backward holds infinity",
+        ),
     ],
 )
 def test_the_cause_is_named(operation, cause, variant, plant, text_file, tmp_path):
@@ -57,7 +60,9 @@ def test_the_cause_is_named(operation, cause, variant, plant, text_file, tmp_pat
     plant(operation, step=7)
     with pytest.raises(UserError, match="the loss became nan by step 10") as error:
         train_here(**options, out=tmp_path / "run")
-    assert cause in str(error.value) and f"{tmp_path / 'run' / 'ckpt' / 'step_000005'} is kept" in str(error.value)
+    assert cause in str(error.value) and f"{tmp_path / 'run' / 'ckpt' / 'step_000005'} is kept" in str(
+        error.value
+    )
     assert checkpoint.load(tmp_path / "run").state["step"] == 5
 
 
@@ -94,7 +99,10 @@ def test_through_the_command_line(text_file, tmp_path):
     run = tmp_path / "run"
     refused("first in step 1, transformer.h.0", **TINY | dict(data=text_file, learning_rate=1e30), out=run)
     refused(
-        "--detect-anomaly says why", **TINY | dict(data=text_file, learning_rate=1e30), no_detect_anomaly=True, out=tmp_path / "2"
+        "--detect-anomaly says why",
+        **TINY | dict(data=text_file, learning_rate=1e30),
+        no_detect_anomaly=True,
+        out=tmp_path / "2",
     )
     refused("its update is not finite", resume=run, force=True, learning_rate=1e39)
     assert checkpoint.load(run).state["step"] == 0
@@ -107,7 +115,9 @@ def test_detect_anomaly_by_itself():
     with np.errstate(all="ignore"):
         with pytest.raises(AnomalyError, match="^the result of log holds infinity$"), detect_anomaly():
             ag.log(x)
-        named = pytest.raises(AnomalyError, match="^the head: the gradient of input 0 of sqrt holds infinity$")
+        named = pytest.raises(
+            AnomalyError, match="^the head: the gradient of input 0 of sqrt holds infinity$"
+        )
         with named, detect_anomaly(where=lambda: "the head: "):
             ag.sqrt(x).sum().backward()
         ag.sqrt(x).sum().backward()

@@ -60,7 +60,9 @@ def test_links_lead_out_of_either_folder(source):
 
 
 def test_the_same_source_gives_the_same_notebook(source):
-    assert nbformat.writes(build.notebook_of(source, True)) == nbformat.writes(build.notebook_of(source, True))
+    assert nbformat.writes(build.notebook_of(source, True)) == nbformat.writes(
+        build.notebook_of(source, True)
+    )
     ids = [cell.id for cell in build.notebook_of(source, True).cells]
     assert len(set(ids)) == len(ids)
     nbformat.validate(build.notebook_of(source, True))
@@ -91,7 +93,8 @@ def test_what_counts_as_a_difference(source):
     old = notebook("loss 2.45")
     assert build.differences(old, notebook("loss 2.451"), has_corpus=True) == []
     assert "instead of" in build.differences(old, notebook("loss 3.1"), has_corpus=True)[0]
-    assert build.differences(old, notebook("loss 3.1"), has_corpus=False) == []  # another text gives another loss
+    # another text gives another loss
+    assert build.differences(old, notebook("loss 3.1"), has_corpus=False) == []
     assert "kinds" in build.differences(old, notebook("x", "image/png"), has_corpus=True)[0]
     changed = notebook("loss 2.45")
     changed.cells[1].source += "\nprint(1)"

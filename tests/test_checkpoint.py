@@ -22,7 +22,12 @@ STATE = {"best": {}, "corpus": "字", "data_sha256": "", "machine": "cpu", "trai
 
 def training(tokenizer, architecture, n_layer=1, n_embd=4):
     config = GPTConfig(
-        tokenizer.vocab_size, block_size=3, n_layer=n_layer, n_head=2, n_embd=n_embd, **ARCHITECTURES[architecture]
+        tokenizer.vocab_size,
+        block_size=3,
+        n_layer=n_layer,
+        n_head=2,
+        n_embd=n_embd,
+        **ARCHITECTURES[architecture],
     )
     model = GPT(config)
     return model, AdamW(model.parameter_groups(0.1))
@@ -37,7 +42,9 @@ def arrays_of(optimizer):
     st.sampled_from(TOKENIZERS), st.sampled_from(sorted(ARCHITECTURES)), st.integers(1, 2), st.sampled_from([2, 4]),
     st.integers(0, 10**12), st.randoms(use_true_random=False),
 )  # fmt: skip
-def test_any_bits_survive_saving_and_loading(tmp_path_factory, tokenizer, architecture, n_layer, n_embd, step, random):
+def test_any_bits_survive_saving_and_loading(
+    tmp_path_factory, tokenizer, architecture, n_layer, n_embd, step, random
+):
     """Signs of zero, denormal numbers and payloads of NaN included."""
     model, optimizer = training(tokenizer, architecture, n_layer, n_embd)
     for array in arrays_of(optimizer):
@@ -50,7 +57,9 @@ def test_any_bits_survive_saving_and_loading(tmp_path_factory, tokenizer, archit
     saved.restore(again, optimizer_again)
     assert [a.tobytes() for a in arrays_of(optimizer_again)] == [a.tobytes() for a in arrays_of(optimizer)]
     assert optimizer_again.steps == step + 1 and saved.model_config() == model.config
-    assert [p.data.tobytes() for p in saved.model().parameters()] == [p.data.tobytes() for p in model.parameters()]
+    assert [p.data.tobytes() for p in saved.model().parameters()] == [
+        p.data.tobytes() for p in model.parameters()
+    ]
     assert saved.tokenizer().pieces == tokenizer.pieces
     assert {name: saved.state[name] for name in state} == state
 
@@ -79,7 +88,11 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize("name", [*checkpoint.FILES, "state.json"])
 @settings(max_examples=100)
-@given(content=st.one_of(st.binary(max_size=300), st.text(max_size=300).map(lambda text: text.encode(errors="replace"))))
+@given(
+    content=st.one_of(
+        st.binary(max_size=300), st.text(max_size=300).map(lambda text: text.encode(errors="replace"))
+    )
+)
 def test_random_bytes_never_crash_the_loader(folder, name, content):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     try:
@@ -105,7 +118,9 @@ def test_random_pointers_lead_nowhere_else(folder, content):
         pass
 
 
-@pytest.mark.parametrize("content", ["../../../etc\n", "/etc\n", "../elsewhere/step_000001\n", "/step_000001\n", ""])
+@pytest.mark.parametrize(
+    "content", ["../../../etc\n", "/etc\n", "../elsewhere/step_000001\n", "/step_000001\n", ""]
+)
 def test_pointers_that_leave_the_folder_are_refused(folder, content):
     (folder.parent / "latest").write_text(content)
     with pytest.raises(UserError, match="latest"):

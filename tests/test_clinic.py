@@ -1,4 +1,6 @@
-"""The notebooks' machinery for models: patients show the sign that notebook 9 speaks of; a saved model is found again."""
+"""The notebooks' machinery for models: patients show the sign that notebook 9 speaks of; a saved model is
+found again.
+"""
 
 import numpy as np
 import pytest
@@ -33,12 +35,17 @@ def test_patient_a_begins_far_above_guessing():
 
 def test_patient_b_piles_gradients_up(healthy):
     sick = record(**clinic.PATIENTS["B"])
-    assert sick.losses[0] == healthy.losses[0] and (sick.gradient_sizes[-1] > 3 * healthy.gradient_sizes[-1]).all()
+    assert (
+        sick.losses[0] == healthy.losses[0]
+        and (sick.gradient_sizes[-1] > 3 * healthy.gradient_sizes[-1]).all()
+    )
 
 
 def test_patient_c_sees_the_next_character():
     changed = lambda mask: [
-        clinic.forward(ids, clinic.parameters_of(len(CHARACTERS), clinic.initial, 0), clinic.block, mask)[0].data[0, 0]
+        clinic.forward(ids, clinic.parameters_of(len(CHARACTERS), clinic.initial, 0), clinic.block, mask)[
+            0
+        ].data[0, 0]
         for ids in (np.array([[1, 2]]), np.array([[1, 3]]))
     ]
     hidden = clinic.PATIENTS["C"]["hidden"]
@@ -47,7 +54,9 @@ def test_patient_c_sees_the_next_character():
 
 def test_patient_d_has_gradients_but_no_updates():
     sick = record(3, **clinic.PATIENTS["D"])
-    assert (sick.gradient_sizes > 0).all() and (sick.ratios[:, 0] > 0).all() and (sick.ratios[:, 1:] == 0).all()
+    assert (
+        (sick.gradient_sizes > 0).all() and (sick.ratios[:, 0] > 0).all() and (sick.ratios[:, 1:] == 0).all()
+    )
 
 
 def test_patient_e_falls_all_the_way(healthy):
@@ -61,7 +70,9 @@ def test_patient_f_loses_the_gradient_on_its_way_back():
 
 
 def test_a_dashboard_can_be_drawn_where_updates_are_zero(healthy):
-    picture = clinic.dashboard(record(2, **clinic.PATIENTS["D"]), healthy, {"guessing": GUESSING}, "patient D")
+    picture = clinic.dashboard(
+        record(2, **clinic.PATIENTS["D"]), healthy, {"guessing": GUESSING}, "patient D"
+    )
     assert picture._repr_png_().startswith(b"\x89PNG")
 
 
@@ -78,7 +89,9 @@ def test_a_model_saved_by_notebook_7_is_opened_by_notebook_8(tmp_path, monkeypat
     gpt.save(model, ag.AdamW(model.parameters()), CHARACTERS, 7)
     opened, tokenizer = inside.open_model(TEXT)
     assert "after 7 steps" in capsys.readouterr().out and tokenizer.chars == "".join(CHARACTERS)
-    np.testing.assert_allclose(opened(IDS[None, :T]).data, gpt.gpt(IDS[None, :T], p, n_layer, n_head).data, atol=1e-6)
+    np.testing.assert_allclose(
+        opened(IDS[None, :T]).data, gpt.gpt(IDS[None, :T], p, n_layer, n_head).data, atol=1e-6
+    )
 
 
 def test_notebook_8_sees_the_weights_that_attention_uses():

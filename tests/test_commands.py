@@ -1,4 +1,6 @@
-"""`python -m tinygpt` and the handling of texts, as a user meets them: through the command line, in a process of its own."""
+"""`python -m tinygpt` and the handling of texts, as a user meets them: through the command line, in a process
+of its own.
+"""
 
 import json
 import math
@@ -23,7 +25,9 @@ FRESH = ["--max-steps", "1", "--eval-iters", "1", "--sample-tokens", "0"]
 def tinygpt(*arguments, stdin=b"", cwd=ROOT, **environment):
     """Run a command; its output is taken as bytes, so that nothing is hidden by decoding."""
     command = [sys.executable, "-m", "tinygpt", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, input=stdin, capture_output=True, timeout=120, env=os.environ | environment)
+    return subprocess.run(
+        command, cwd=cwd, input=stdin, capture_output=True, timeout=120, env=os.environ | environment
+    )
 
 
 def sample(*arguments, **options):
@@ -47,17 +51,30 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     (folder / "mixed.txt").write_text(MIXED, encoding="utf-8")
     for name, extra in (("char", []), ("bpe", ["--vocab-size", "400"])):
-        flags = [*SMOKE, "--max-steps", "40", "--data", folder / "mixed.txt", "--out", folder / name, "--tokenizer", name, *extra]
+        flags = [
+            *SMOKE,
+            "--max-steps",
+            "40",
+            "--data",
+            folder / "mixed.txt",
+            "--out",
+            folder / name,
+            "--tokenizer",
+            name,
+            *extra,
+        ]
         result = train(*flags)
         assert result.returncode == 0, result.stderr
     return folder
 
 
-# --- training on any text -----------------------------------------------------------------------------------------------
+# --- training on any text -------------------------------------------------------------------------
 
 
 def test_losses_come_in_bits_per_byte(runs):
-    """The two runs saw the same validation text; per byte they are alike although a token means something else in each."""
+    """The two runs saw the same validation text; per byte they are alike although a token means something
+    else in each.
+    """
     for name in ("char", "bpe"):
         lines = [json.loads(line) for line in (runs / name / "metrics.jsonl").read_text().splitlines()]
         bits = [line["val_bits_per_byte"] for line in lines if line["event"] == "evaluation"]
@@ -67,7 +84,9 @@ def test_losses_come_in_bits_per_byte(runs):
 def test_training_with_the_tokenizer_of_another_run(runs, tmp_path):
     folder = next((runs / "bpe" / "ckpt").glob("step_*"))
     for path in (folder, folder / "tokenizer.json"):
-        result = train(*SMOKE, *FRESH, "--data", runs / "mixed.txt", "--tokenizer", path, "--out", tmp_path / path.name)
+        result = train(
+            *SMOKE, *FRESH, "--data", runs / "mixed.txt", "--tokenizer", path, "--out", tmp_path / path.name
+        )
         assert result.returncode == 0 and "vocabulary of 400\n" in result.stdout
 
 
@@ -76,7 +95,10 @@ def test_byte_order_mark_and_line_ends(runs, tmp_path):
     (tmp_path / "windows.txt").write_bytes(b"\xef\xbb\xbf" + MIXED.replace("\n", "\r\n").encode())
     result = train(*SMOKE, "--max-steps", "40", "--data", tmp_path / "windows.txt", "--out", tmp_path / "run")
     assert result.returncode == 0
-    mine, theirs = ((folder / "metrics.jsonl").read_text().splitlines()[-1] for folder in (tmp_path / "run", runs / "char"))
+    mine, theirs = (
+        (folder / "metrics.jsonl").read_text().splitlines()[-1]
+        for folder in (tmp_path / "run", runs / "char")
+    )
     assert json.loads(mine)["val_loss"] == json.loads(theirs)["val_loss"]
 
 
@@ -107,9 +129,21 @@ TEXT_FAULTS = {
     "UTF-16": ("text".encode("utf-16") * 99, [], "text.txt is not UTF-8 text: byte 0 is 0xff"),
     "too short": (b"ab" * 50, [], "too short for a context of 32; the longest possible is 9 (--block-size)"),
     "too short in tokens": (b"ab" * 400, ["--tokenizer", "bpe"], "too short for a context of 32"),
-    "a surrogate in UTF-8": (b"ab" * 99 + b"\xed\xa0\x80", [], "text.txt is not UTF-8 text: byte 198 is 0xed"),
-    "few tokens": (b"ab" * 99, ["--tokenizer", "bpe", "--vocab-size", "200"], "vocab_size is 200; it must be at least 256"),
-    "no such tokenizer": (b"ab" * 999, ["--tokenizer", "bep"], "cannot read bep: No such file or directory; a tokenizer is"),
+    "a surrogate in UTF-8": (
+        b"ab" * 99 + b"\xed\xa0\x80",
+        [],
+        "text.txt is not UTF-8 text: byte 198 is 0xed",
+    ),
+    "few tokens": (
+        b"ab" * 99,
+        ["--tokenizer", "bpe", "--vocab-size", "200"],
+        "vocab_size is 200; it must be at least 256",
+    ),
+    "no such tokenizer": (
+        b"ab" * 999,
+        ["--tokenizer", "bep"],
+        "cannot read bep: No such file or directory; a tokenizer is",
+    ),
     "no tokenizer": (b"ab" * 999, ["--tokenizer", "text.txt"], "text.txt cannot be used"),
 }
 
@@ -129,10 +163,12 @@ def test_a_character_that_the_given_tokenizer_does_not_know(runs, tmp_path):
     (tmp_path / "text.txt").write_text(text, encoding="utf-8")
     tokenizer = next((runs / "char" / "ckpt").glob("step_*"))
     result = train(*SMOKE, "--data", "text.txt", "--tokenizer", tokenizer, cwd=tmp_path)
-    assert refused(result, f"character '\u20ac' at position {len(MIXED) - 5} is not in this model's vocabulary")
+    assert refused(
+        result, f"character '\u20ac' at position {len(MIXED) - 5} is not in this model's vocabulary"
+    )
 
 
-# --- sampling -----------------------------------------------------------------------------------------------------------
+# --- sampling -------------------------------------------------------------------------------------
 
 
 def test_sampling(runs):
@@ -143,7 +179,10 @@ def test_sampling(runs):
     assert sample(next((runs / "char" / "ckpt").glob("step_*")), "--prompt", "The ", "--tokens", 50) == first
     halved = sample(runs / "char", "--prompt", "The ", "--tokens", 50, "--when-full", "halve")
     assert halved[:32] == first[:32] and len(halved) == len(first)
-    greedy = [sample(runs / "bpe", "--tokens", 20, *flags) for flags in (["--temperature", 0], ["--top-k", 1], ["--top-p", 1e-9])]
+    greedy = [
+        sample(runs / "bpe", "--tokens", 20, *flags)
+        for flags in (["--temperature", 0], ["--top-k", 1], ["--top-p", 1e-9])
+    ]
     assert greedy[0] == greedy[1] == greedy[2]
 
 
@@ -165,13 +204,18 @@ def test_several_samples(runs):
 def test_stopping(runs):
     whole = sample(runs / "bpe", "--tokens", 80)
     stop = whole[30:33]
-    assert sample(runs / "bpe", "--tokens", 80, "--stop", "never there", "--stop", stop) == whole[: whole.index(stop)] + "\n"
+    assert (
+        sample(runs / "bpe", "--tokens", 80, "--stop", "never there", "--stop", stop)
+        == whole[: whole.index(stop)] + "\n"
+    )
     three = sample(runs / "bpe", "--tokens", 80, "--samples", 3, "--stop", "e", "--stop", "，")
     assert three.count("---") == 6 and "e" not in three and "，" not in three
 
 
 def test_ten_thousand_characters_to_a_file(runs, tmp_path):
-    printed = sample(runs / "char", "--tokens", 10_000, "--when-full", "halve", "--out", tmp_path / "more.txt")
+    printed = sample(
+        runs / "char", "--tokens", 10_000, "--when-full", "halve", "--out", tmp_path / "more.txt"
+    )
     text = (tmp_path / "more.txt").read_bytes().decode()
     assert printed == "" and len(text) == 10_000 + 1
     assert text.startswith(sample(runs / "char", "--tokens", 200, "--when-full", "halve")[:-1])
@@ -205,7 +249,10 @@ def test_a_terminal_without_chinese_is_no_obstacle(runs):
 
 
 SAMPLING_FAULTS = {
-    "unknown character": (["--prompt", "Th\u00e9"], "character '\u00e9' at position 2 is not in this model's vocabulary"),
+    "unknown character": (
+        ["--prompt", "Th\u00e9"],
+        "character '\u00e9' at position 2 is not in this model's vocabulary",
+    ),
     "temperature": (["--temperature", "-1"], "--temperature is -1.0; it must be at least 0"),
     "no temperature": (["--temperature", "nan"], "--temperature is nan; it must be at least 0"),
     "top-p 0": (["--top-p", "0"], "--top-p is 0.0; it must be more than 0 and at most 1"),
@@ -219,7 +266,10 @@ SAMPLING_FAULTS = {
     "wrong type": (["--tokens", "many"], "argument --tokens: invalid int value: 'many'"),
     "device": (["--device", "tpu"], "unknown device 'tpu'"),
     "out": (["--out", "no/such/folder.txt"], "cannot write no/such/folder.txt: No such file or directory"),
-    "bytes as prompt": (["--prompt", b"ab\xff"], "character '\\udcff' at position 2 is not in this model's vocabulary"),
+    "bytes as prompt": (
+        ["--prompt", b"ab\xff"],
+        "character '\\udcff' at position 2 is not in this model's vocabulary",
+    ),
 }
 
 
@@ -232,17 +282,26 @@ def test_faults_of_sampling(runs, name):
 
 def test_prompts_that_are_no_text(runs):
     half = os.fsdecode(b"ab\xff")
-    assert refused(tinygpt("sample", runs / "bpe", "--prompt", half), "'\\udcff' at position 2 is half of a surrogate pair")
-    assert refused(tinygpt("sample", runs / "bpe", "--prompt", "-", stdin=b"ab\xff"), "standard input is not UTF-8 text: byte 2")
+    assert refused(
+        tinygpt("sample", runs / "bpe", "--prompt", half),
+        "'\\udcff' at position 2 is half of a surrogate pair",
+    )
+    assert refused(
+        tinygpt("sample", runs / "bpe", "--prompt", "-", stdin=b"ab\xff"),
+        "standard input is not UTF-8 text: byte 2",
+    )
 
 
 def test_notices_of_sampling(runs):
     result = tinygpt("sample", runs / "char", "--prompt", "the fox " * 9, "--tokens", "3", "--top-k", "999")
     assert result.returncode == 0
-    assert b"only the last 32 of 72 prompt tokens fit" in result.stderr and b"more than the vocabulary" in result.stderr
+    assert (
+        b"only the last 32 of 72 prompt tokens fit" in result.stderr
+        and b"more than the vocabulary" in result.stderr
+    )
 
 
-# --- evaluating ---------------------------------------------------------------------------------------------------------
+# --- evaluating -----------------------------------------------------------------------------------
 
 
 def slow_loss(model, ids):
@@ -286,14 +345,19 @@ def test_every_token_is_predicted_once(tokens):
 
 def test_evaluating_another_text(runs, tmp_path):
     (tmp_path / "short.txt").write_text("T", encoding="utf-8")
-    assert refused(tinygpt("eval", runs / "char", "--data", tmp_path / "short.txt", "--split", "all"), "it takes 2 to predict")
+    assert refused(
+        tinygpt("eval", runs / "char", "--data", tmp_path / "short.txt", "--split", "all"),
+        "it takes 2 to predict",
+    )
     (tmp_path / "other.txt").write_text("The fox. " * 20 + "\u20ac", encoding="utf-8")
     message = "character '\u20ac' at position 180 is not in this model's vocabulary"
     assert refused(tinygpt("eval", runs / "char", "--data", tmp_path / "other.txt"), message)
     assert tinygpt("eval", runs / "bpe", "--data", tmp_path / "other.txt").returncode == 0
     assert refused(tinygpt("eval", runs / "bpe", "--data", tmp_path / "none.txt"), "cannot read")
     assert tinygpt("export", runs / "bpe", tmp_path / "gpt2", "--head-bias", "drop").returncode == 0
-    assert refused(tinygpt("eval", tmp_path / "gpt2"), "does not say what it was trained on; give a text with --data")
+    assert refused(
+        tinygpt("eval", tmp_path / "gpt2"), "does not say what it was trained on; give a text with --data"
+    )
 
 
 def test_faults_of_commands(tmp_path):

@@ -1,4 +1,6 @@
-"""Crashes, full disks and broken files in numbers: `pytest --full tests/test_crash.py` tries ten times as many or more."""
+"""Crashes, full disks and broken files in numbers: `pytest --full tests/test_crash.py` tries ten times as
+many or more.
+"""
 
 import re
 import shutil
@@ -59,7 +61,9 @@ def test_a_kill_at_every_system_call_on_files(size, text_file, tmp_path):
         for when in range(1, names.count(name) + 1):
             shutil.rmtree(folder)
             shutil.copytree(base, folder)
-            subprocess.run([*trace, "-e", f"inject={name}:signal=KILL:when={when}", *train], capture_output=True)
+            subprocess.run(
+                [*trace, "-e", f"inject={name}:signal=KILL:when={when}", *train], capture_output=True
+            )
             whole.check_newest(folder)
             train_here(resume=folder)
             whole.check_finished(folder)

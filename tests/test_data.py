@@ -39,7 +39,10 @@ def test_large_vocabularies_need_more_than_16_bits():
 
 
 def test_too_short_text_says_what_would_fit():
-    with pytest.raises(UserError, match="100 tokens, 90 to train and 10 to validate.*context of 10; the longest possible is 9"):
+    with pytest.raises(
+        UserError,
+        match="100 tokens, 90 to train and 10 to validate.*context of 10; the longest possible is 9",
+    ):
         data.Dataset("ab" * 50, CharTokenizer("ab"), 10)
     data.Dataset("ab" * 50, CharTokenizer("ab"), 9)
 

@@ -24,11 +24,17 @@ def small_graph():
 
 
 def words(graph):
-    return [element.text for element in ElementTree.fromstring(graph._repr_svg_()).iter() if element.tag.endswith("text")]
+    return [
+        element.text
+        for element in ElementTree.fromstring(graph._repr_svg_()).iter()
+        if element.tag.endswith("text")
+    ]
 
 
 def rectangles(graph):
-    found = re.findall(r'<rect x="([-\d.]+)" y="([-\d.]+)" width="([\d.]+)" height="([\d.]+)" rx', graph._repr_svg_())
+    found = re.findall(
+        r'<rect x="([-\d.]+)" y="([-\d.]+)" width="([\d.]+)" height="([\d.]+)" rx', graph._repr_svg_()
+    )
     return [tuple(map(float, r)) for r in found]
 
 

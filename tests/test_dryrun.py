@@ -29,7 +29,9 @@ LAUNCHES = {"reference": 350, "gpt2": 370}  # kernels and products that a traini
 
 
 class LeaveAtOnce:
-    """Ends the process when pytest is done: CuPy goes on calling the pretended driver while Python is taken apart."""
+    """Ends the process when pytest is done: CuPy goes on calling the pretended driver while Python is taken
+    apart.
+    """
 
     def pytest_sessionfinish(self, exitstatus):
         self.status = int(exitstatus)
@@ -58,7 +60,9 @@ class Training:
         self.tokenizer = CharTokenizer("".join(map(chr, range(32, 97))))
         self.model = GPT(config.model_config(self.tokenizer.vocab_size), config.seed).to("cuda")
         self.model.transformer.recompute_blocks = config.activation_checkpointing
-        self.optimizer = AdamW(self.model.parameter_groups(config.weight_decay, config.decay_vectors), lr=config.learning_rate)
+        self.optimizer = AdamW(
+            self.model.parameter_groups(config.weight_decay, config.decay_vectors), lr=config.learning_rate
+        )
         self.workers = Workers(self.model, self.optimizer, threads=1, micro_batch=config.batch_size)
         ids = np.random.default_rng(0).integers(65, size=(config.batch_size, config.block_size + 1))
         self.batch = ids[:, :-1], ids[:, 1:]
@@ -100,7 +104,9 @@ def test_what_the_pretended_gpu_notices(cupy):
 @pytest.mark.parametrize("architecture", ["80", "90"])
 def test_every_kernel_compiles(cupy, architecture):
     """For the A100 and the H100 and H200, through NVRTC and to machine code, not from CuPy's cache."""
-    cubin, _ = cupy.cuda.compiler.compile_using_nvrtc(source(), ("--std=c++17",), architecture, cache_in_memory=True)
+    cubin, _ = cupy.cuda.compiler.compile_using_nvrtc(
+        source(), ("--std=c++17",), architecture, cache_in_memory=True
+    )
     assert cubin.startswith(b"\x7fELF") and f"-arch sm_{architecture}".encode() in cubin
     assert signatures() and not [name for name in signatures() if f".text.{name}\0".encode() not in cubin]
 
@@ -141,7 +147,9 @@ def test_a_checkpoint(training, tmp_path):
     saved = checkpoint.load(tmp_path)
     saved.restore(other.model, other.optimizer)
     assert other.optimizer.steps == training.optimizer.steps > 0
-    for a, b, c in zip(*(model.parameters() for model in (training.model, other.model, saved.model())), strict=True):
+    for a, b, c in zip(
+        *(model.parameters() for model in (training.model, other.model, saved.model())), strict=True
+    ):
         assert (a.device, b.device, c.device) == ("cuda:0", "cuda:0", "cpu")
         np.testing.assert_array_equal(a.numpy(), b.numpy())
         np.testing.assert_array_equal(a.numpy(), c.numpy())
@@ -164,15 +172,26 @@ def test_the_stand_in_offers_nothing_that_cupy_lacks(cupy):
 
     stand_in = strict_cupy.module()
     assert not missing((name for name in vars(stand_in) if not name.startswith("__")), cupy)
-    assert not missing(vars(stand_in.cuda), cupy.cuda) and not missing(vars(stand_in.cuda.runtime), cupy.cuda.runtime)
+    assert not missing(vars(stand_in.cuda), cupy.cuda) and not missing(
+        vars(stand_in.cuda.runtime), cupy.cuda.runtime
+    )
     assert not missing(vars(stand_in.get_default_memory_pool()), cupy.get_default_memory_pool())
     own = {"_refuse", "__getattr__", "__dict__", "__weakref__"}
-    assert not missing({*strict_cupy.METHODS, *strict_cupy.ATTRIBUTES, *vars(strict_cupy.ndarray)} - own, cupy.ndarray)
+    assert not missing(
+        {*strict_cupy.METHODS, *strict_cupy.ATTRIBUTES, *vars(strict_cupy.ndarray)} - own, cupy.ndarray
+    )
 
 
 def test_the_benchmark(cupy):
     """Its parts run here, so that they will where they matter; the figures mean nothing."""
-    assert gpu.measure_card(n=64).keys() == {"name", "cupy", "fp32_tflops", "tf32_tflops", "bf16_tflops", "copy_gb_per_s"}
+    assert gpu.measure_card(n=64).keys() == {
+        "name",
+        "cupy",
+        "fp32_tflops",
+        "tf32_tflops",
+        "bf16_tflops",
+        "copy_gb_per_s",
+    }
     assert gpu.measure_ours("tf32", steps=2).keys() == {"ms", "host_ms", "mb"}
     assert {"layer_norm_forward", "product (16384, 384) (384, 1152)", "adamw"} <= gpu.profile(steps=1).keys()
 
@@ -184,7 +203,18 @@ def call(*command, **environment):
 
 def test_train_py(text_file, tmp_path):
     """The command as users give it, and its continuation."""
-    first = ["--device", "cuda", "--preset", "smoke", "--max-steps", "20", "--stop-after", "10", "--data", text_file]
+    first = [
+        "--device",
+        "cuda",
+        "--preset",
+        "smoke",
+        "--max-steps",
+        "20",
+        "--stop-after",
+        "10",
+        "--data",
+        text_file,
+    ]
     for arguments in (
         [*first, "--out", tmp_path / "run"],
         ["--device", "cuda", "--resume", tmp_path / "run", "--stop-after", "0"],
@@ -196,29 +226,42 @@ def test_train_py(text_file, tmp_path):
 
 
 def test_a_full_gpu_names_a_micro_batch_that_fits(text_file, tmp_path):
-    command = ["-m", "tests.dryrun", "train.py", "--device", "cuda", "--preset", "shakespeare", "--data", text_file]
+    command = [
+        "-m",
+        "tests.dryrun",
+        "train.py",
+        "--device",
+        "cuda",
+        "--preset",
+        "shakespeare",
+        "--data",
+        text_file,
+    ]
     command += ["--max-steps", "2", "--eval-iters", "1", "--sample-tokens", "5", "--out", tmp_path / "run"]
     result = call(*command, CUPY_GPU_MEMORY_LIMIT="1_000_000_000")
-    message = (
-        r"error: the GPU's memory is full: a step needs about [\d,]+ MB, and 1,000 MB can be had; try (--micro-batch) (\d+)\n"
-    )
+    message = r"error: the GPU's memory is full: a step needs about [\d,]+ MB, and 1,000 MB can be had; try (--micro-batch) (\d+)\n"
     advice = re.fullmatch(message, result.stderr)
     assert result.returncode == 2 and int(advice[2]) >= 8
     result = call(*command, *advice.groups(), "--overwrite", CUPY_GPU_MEMORY_LIMIT="1_000_000_000")
     assert result.returncode == 0, result.stderr
     said, was = (
-        float(re.search(rf"{what} ([\d,]+) MB", result.stdout)[1].replace(",", "")) for what in ("memory: about", "peak memory")
+        float(re.search(rf"{what} ([\d,]+) MB", result.stdout)[1].replace(",", ""))
+        for what in ("memory: about", "peak memory")
     )
     assert said == pytest.approx(was, rel=0.1)
     result = call(*command, "--overwrite", CUPY_GPU_MEMORY_LIMIT="100_000_000")
-    assert result.returncode == 2 and re.fullmatch("error: out of memory: Out of memory .*; a smaller model .*\n", result.stderr)
+    assert result.returncode == 2 and re.fullmatch(
+        "error: out of memory: Out of memory .*; a smaller model .*\n", result.stderr
+    )
 
 
 SHAPES = {
     "wide": dict(n_layer=4, n_head=2, n_embd=1024, block_size=128),
     "many heads": dict(n_layer=4, n_head=16, n_embd=256, block_size=512),
     "small": dict(batch_size=8),
-    "checkpointing": dict(n_layer=12, n_embd=768, n_head=12, block_size=1024, batch_size=4, activation_checkpointing=True),
+    "checkpointing": dict(
+        n_layer=12, n_embd=768, n_head=12, block_size=1024, batch_size=4, activation_checkpointing=True
+    ),
 }
 
 
@@ -239,15 +282,31 @@ def test_the_estimate_of_gpu_memory(cupy, name):
 @pytest.mark.parametrize(
     ("missing", "message"),
     [
-        ("nvrtc", r"cuda cannot be used: CUDA's compiler NVRTC: not found; pip install 'cupy-cuda13x\[ctk\]' brings it"),
-        ("headers", r"cuda cannot be used: CUDA's headers: not found; pip install 'cupy-cuda13x\[ctk\]' brings it"),
-        ("cublas", r"cuda cannot be used: CUDA's library cuBLAS: not found; pip install 'cupy-cuda13x\[ctk\]' brings it"),
-        ("gpu", r"cuda cannot be used: the NVIDIA driver sees no GPU; look at nvidia-smi and CUDA_VISIBLE_DEVICES"),
+        (
+            "nvrtc",
+            r"cuda cannot be used: CUDA's compiler NVRTC: not found; pip install 'cupy-cuda13x\[ctk\]' "
+            r"brings it",
+        ),
+        (
+            "headers",
+            r"cuda cannot be used: CUDA's headers: not found; pip install 'cupy-cuda13x\[ctk\]' brings it",
+        ),
+        (
+            "cublas",
+            r"cuda cannot be used: CUDA's library cuBLAS: not found; pip install 'cupy-cuda13x\[ctk\]' "
+            r"brings it",
+        ),
+        (
+            "gpu",
+            r"cuda cannot be used: the NVIDIA driver sees no GPU; look at nvidia-smi and "
+            r"CUDA_VISIBLE_DEVICES",
+        ),
         ("memory", r"cuda cannot be used: its memory is full; nvidia-smi shows who uses it"),
         ("second gpu", r"cuda:1 cannot be used: this machine has 1, numbered from 0"),
         (
             "new driver",
-            r"cuda cannot be used: the NVIDIA driver can do CUDA 12, CuPy is made for 13; update the driver, or .* cuda12",
+            r"cuda cannot be used: the NVIDIA driver can do CUDA 12, CuPy is made for 13; update the driver, "
+            r"or .* cuda12",
         ),
     ],
 )
@@ -261,7 +320,9 @@ def test_no_driver(text_file, tmp_path):
     """No pretended one either: what users without a GPU see."""
     message = "there is no NVIDIA driver; nvidia-smi should list the GPU|the NVIDIA driver sees no GPU; .*"
     result = call("train.py", "--device", "cuda", CUDA_VISIBLE_DEVICES="")
-    assert result.returncode == 2 and re.fullmatch(f"error: cuda cannot be used: ({message})\n", result.stderr)
+    assert result.returncode == 2 and re.fullmatch(
+        f"error: cuda cannot be used: ({message})\n", result.stderr
+    )
     smoke = [
         "train.py",
         "--preset",
@@ -276,4 +337,6 @@ def test_no_driver(text_file, tmp_path):
         tmp_path / "run",
     ]
     result = call(*smoke, CUDA_VISIBLE_DEVICES="")
-    assert result.returncode == 0 and re.search(f"preset smoke on cpu.*\\(cuda cannot be used: ({message})\\)", result.stdout)
+    assert result.returncode == 0 and re.search(
+        f"preset smoke on cpu.*\\(cuda cannot be used: ({message})\\)", result.stdout
+    )

@@ -1,4 +1,6 @@
-"""The CPU emulator of CUDA kernels: right kernels give NumPy's numbers in every order, wrong ones are found out."""
+"""The CPU emulator of CUDA kernels: right kernels give NumPy's numbers in every order, wrong ones are found
+out.
+"""
 
 import numpy as np
 import pytest
@@ -6,7 +8,9 @@ import pytest
 from tests import emulate
 from tests.emulate import ORDERS, KernelError
 
-pytestmark = pytest.mark.skipif(emulate.COMPILER is None, reason="no C++ compiler (g++) to run CUDA kernels on the CPU with")
+pytestmark = pytest.mark.skipif(
+    emulate.COMPILER is None, reason="no C++ compiler (g++) to run CUDA kernels on the CPU with"
+)
 
 ROW_SUMS = """
 template <int WIDTH> __device__ __forceinline__ float warp_sum(float x) {
@@ -39,7 +43,16 @@ def row_sums(source=ROW_SUMS, order="ascending", rows=5, n=1000, threads=256):
     return out, x.sum(1, dtype=np.float64)
 
 
-def run(body, *args, grid=(1,), block=(64,), shared_mem=0, order="ascending", parameters="float *x, int n", before=""):
+def run(
+    body,
+    *args,
+    grid=(1,),
+    block=(64,),
+    shared_mem=0,
+    order="ascending",
+    parameters="float *x, int n",
+    before="",
+):
     source = f'{before}\nextern "C" __global__ void kernel({parameters}) {{ {body} }}'
     emulate.compile(source, order).get_function("kernel")(grid, block, args, shared_mem=shared_mem)
 
@@ -107,9 +120,15 @@ def test_a_read_outside_an_array_is_caught_or_gives_nan():
 @pytest.mark.parametrize(
     "body, message",
     [
-        ("if (threadIdx.x < 40) __syncthreads();", r"thread 0,0,0 waits at __syncthreads in line 2, thread 40,0,0 has left"),
+        (
+            "if (threadIdx.x < 40) __syncthreads();",
+            r"thread 0,0,0 waits at __syncthreads in line 2, thread 40,0,0 has left",
+        ),
         ("if (threadIdx.x >= n) return;\n__syncthreads();", "divergent barrier"),
-        ("if (threadIdx.x < 32) __syncthreads();\nelse __syncthreads();", r"in line 2, thread 32,0,0 waits .* line 3"),
+        (
+            "if (threadIdx.x < 32) __syncthreads();\nelse __syncthreads();",
+            r"in line 2, thread 32,0,0 waits .* line 3",
+        ),
         ("if (threadIdx.x % 2) __syncwarp();", r"thread 1,0,0 waits for lanes of its warp"),
         ("if (threadIdx.x < 16) x[0] = __shfl_xor_sync(~0u, 1.0f, 1);", "divergent barrier"),
         ("__shfl_sync(1u, 1.0f, 0);", "lane 1 is not in its own mask 0x1"),
@@ -124,8 +143,14 @@ def test_a_divergent_barrier_is_reported(body, message, order):
 @pytest.mark.parametrize(
     "body, message",
     [
-        ("__shared__ float part[32]; part[threadIdx.x] = 1.0f;", r"line 2: index outside the array .*thread 32,0,0"),
-        ("float mine[4]; for (int i = 0; i <= n; i++) mine[i] = i; x[0] = mine[2];", "index outside the array"),
+        (
+            "__shared__ float part[32]; part[threadIdx.x] = 1.0f;",
+            r"line 2: index outside the array .*thread 32,0,0",
+        ),
+        (
+            "float mine[4]; for (int i = 0; i <= n; i++) mine[i] = i; x[0] = mine[2];",
+            "index outside the array",
+        ),
         ("((float4 *)(x + 1))[0].x = 1.0f;", "misaligned"),
         ("x[0] = n + 2147483647;", "integer overflow"),
         ("x[0] = 1 << (n * 32);", "shift"),
@@ -172,16 +197,23 @@ def test_words_of_the_language():
     i = np.arange(32)
     np.testing.assert_array_equal(lanes[0], np.where(i + 3 < 32, i + 3, i))
     np.testing.assert_array_equal(lanes[1], np.where(i % 8 > 0, i - 1, i))
-    assert (lanes[2] == 9).all() and (lanes[3] == (i ^ 5)).all() and (lanes[4] == sum(1 << k for k in range(0, 32, 3)) + 1).all()
+    assert (
+        (lanes[2] == 9).all()
+        and (lanes[3] == (i ^ 5)).all()
+        and (lanes[4] == sum(1 << k for k in range(0, 32, 3)) + 1).all()
+    )
     high = [(0xDEADBEEF * (k << 28 & 0xFFFFFFFF)) >> 32 for k in range(32)]
-    np.testing.assert_array_equal(lanes[5], [h + max(k - 1, 0) + bin(k).count("1") for k, h in enumerate(high)])
+    np.testing.assert_array_equal(
+        lanes[5], [h + max(k - 1, 0) + bin(k).count("1") for k, h in enumerate(high)]
+    )
 
 
 def test_float_functions():
     x = np.linspace(0.1, 2, 64, dtype=np.float32)
     expected = 1 / np.sqrt(x) + np.exp2(x) + 2 * np.exp(x) + np.tanh(x) + np.maximum(x, 1)
     run(
-        "float v = x[threadIdx.x]; x[threadIdx.x] = rsqrtf(v) + exp2f(v) + expf(v) + __expf(v) + tanhf(v) + fmaxf(v, n);",
+        "float v = x[threadIdx.x]; x[threadIdx.x] = rsqrtf(v) + exp2f(v) + expf(v) + __expf(v) + tanhf(v) + "
+        "fmaxf(v, n);",
         x,
         np.int32(1),
     )
@@ -190,7 +222,13 @@ def test_float_functions():
 
 def test_arrays_that_share_memory_still_do():
     x = np.arange(8, dtype=np.float32)
-    run("if (threadIdx.x < 4) y[threadIdx.x] += x[4 + threadIdx.x];", x[4:], x, block=(4,), parameters="float *y, const float *x")
+    run(
+        "if (threadIdx.x < 4) y[threadIdx.x] += x[4 + threadIdx.x];",
+        x[4:],
+        x,
+        block=(4,),
+        parameters="float *y, const float *x",
+    )
     np.testing.assert_array_equal(x, [0, 1, 2, 3, 8, 10, 12, 14])
 
 
@@ -216,7 +254,13 @@ def test_wrong_arguments_are_refused(args, message):
 
 
 def test_launches_that_cuda_refuses_are_refused():
-    for shape in (dict(grid=(0,)), dict(block=(2048,)), dict(block=(32, 64)), dict(grid=(1, 70000)), dict(block=(1, 1, 65))):
+    for shape in (
+        dict(grid=(0,)),
+        dict(block=(2048,)),
+        dict(block=(32, 64)),
+        dict(grid=(1, 70000)),
+        dict(block=(1, 1, 65)),
+    ):
         with pytest.raises(KernelError, match="CUDA has no grid"):
             run("", ANY, np.int32(0), **shape)
     with pytest.raises(KernelError, match="max_dynamic_shared_size_bytes"):

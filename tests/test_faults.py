@@ -163,7 +163,9 @@ def test_broken_checkpoints_are_refused(name, run):
     break_it(run)
     command = [sys.executable, "-m", "tinygpt", "sample", str(run), "--tokens", "3"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert result.returncode == 2 and result.stderr.count("\n") == 1 and result.stderr.startswith("error: "), result.stderr
+    assert (
+        result.returncode == 2 and result.stderr.count("\n") == 1 and result.stderr.startswith("error: ")
+    ), result.stderr
     assert message in result.stderr and str(run) in result.stderr
     assert not (ROOT / "exploded").exists()
     count("refused with one line and exit code 2, through the command line")
@@ -172,7 +174,9 @@ def test_broken_checkpoints_are_refused(name, run):
 def test_a_pickle_is_not_looked_into(tmp_path):
     path = tmp_path / "model.pt"
     path.write_bytes(pickle.dumps(Bomb()))
-    refused("is a file; give the folder of a run, such as runs/NAME (a pickle or .pt is never read)", resume=path)
+    refused(
+        "is a file; give the folder of a run, such as runs/NAME (a pickle or .pt is never read)", resume=path
+    )
 
 
 @pytest.mark.parametrize("change", ["missing", "extra", "shape"])
@@ -183,7 +187,10 @@ def test_broken_optimizer_state_is_refused_on_resume(change, run):
         "shape": lambda arrays: arrays | {"1.v": np.zeros(3, np.float32)},
     }[change]
     rewrite_arrays(run, arrays, MOMENTS)
-    refused({"missing": "tensor 0.m is missing", "extra": "tensor 2.m", "shape": "1.v should be F32"}[change], resume=run)
+    refused(
+        {"missing": "tensor 0.m is missing", "extra": "tensor 2.m", "shape": "1.v should be F32"}[change],
+        resume=run,
+    )
 
 
 def test_a_damaged_checkpoint_names_one_to_use_instead(run, tmp_path):
@@ -221,7 +228,12 @@ def test_a_full_disk_leaves_the_last_checkpoint(text_file, tmp_path):
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )  # fmt: skip
     code, _, err = finish(process)
-    assert code == 2 and err.startswith("error: cannot save") and "File too large" in err and err.count("\n") == 1, err
+    assert (
+        code == 2
+        and err.startswith("error: cannot save")
+        and "File too large" in err
+        and err.count("\n") == 1
+    ), err
     assert f"{run}/ckpt/step_000005 is whole: make room and --resume {run}" in err
     assert not list(run.rglob(".*tmp")) and checkpoint.load(run).state["step"] == 5
     train_here(resume=run)
@@ -229,7 +241,9 @@ def test_a_full_disk_leaves_the_last_checkpoint(text_file, tmp_path):
 
 def no_longer_root():
     if os.getuid() == 0:
-        with tempfile.TemporaryDirectory() as folder:  # loads what Python loads late, as long as its own files may be read
+        with (
+            tempfile.TemporaryDirectory() as folder
+        ):  # loads what Python loads late, as long as its own files may be read
             train_here(**TINY | dict(max_steps=1), data=ROOT / "README.md", out=Path(folder) / "run")
         os.setgid(65534)
         os.setuid(65534)
@@ -249,7 +263,11 @@ def test_folders_that_cannot_be_written(finished, text_file, tmp_path):
         settings = dict(resume=run, data=Path(public) / "words.txt")
         assert exit_code(crash.start(tmp_path / "output.txt", settings, no_longer_root)) == 2
         printed = (tmp_path / "output.txt").read_text()
-        assert printed.startswith("error: cannot write to") and "Permission denied" in printed and printed.count("\n") == 1
+        assert (
+            printed.startswith("error: cannot write to")
+            and "Permission denied" in printed
+            and printed.count("\n") == 1
+        )
         assert {path: path.stat().st_mtime for path in run.rglob("*")} == before
         for path in (run, *run.rglob("*")):
             path.chmod(0o755)
@@ -264,7 +282,12 @@ def test_a_run_killed_at_its_very_start_can_be_overwritten(text_file, tmp_path):
 
 
 def test_a_model_that_no_memory_can_hold(text_file, tmp_path):
-    refused("out of memory", **TINY | dict(n_embd=10_000_000, n_head=1, sample_tokens=0), data=text_file, out=tmp_path / "run")
+    refused(
+        "out of memory",
+        **TINY | dict(n_embd=10_000_000, n_head=1, sample_tokens=0),
+        data=text_file,
+        out=tmp_path / "run",
+    )
 
 
 def test_odd_numbers_are_refused(text_file):

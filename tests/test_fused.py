@@ -46,7 +46,9 @@ def attention(qkv, n_head, scale=None, keep=None):
 def test_softmax_and_log_softmax():
     assert_same(ag.softmax, softmax, tensors((3, 5)))
     assert_same(ag.log_softmax, lambda x: ag.log(softmax(x)), tensors((3, 5)))
-    assert_same(lambda x: ag.logsumexp(x, axis=-1), lambda x: ag.log(ag.sum(ag.exp(x), axis=-1)), tensors((3, 5)))
+    assert_same(
+        lambda x: ag.logsumexp(x, axis=-1), lambda x: ag.log(ag.sum(ag.exp(x), axis=-1)), tensors((3, 5))
+    )
 
 
 def test_layer_norm():
@@ -73,7 +75,11 @@ def test_gelu_forms():
 @pytest.mark.parametrize("T", [1, 5, 64, 129, 300])
 @pytest.mark.parametrize("scale", [None, 0.3, 40.0])
 def test_causal_attention(T, scale):
-    assert_same(lambda x: ag.causal_attention(x, 2, scale=scale), lambda x: attention(x, 2, scale), tensors((2, T, 12), seed=T))
+    assert_same(
+        lambda x: ag.causal_attention(x, 2, scale=scale),
+        lambda x: attention(x, 2, scale),
+        tensors((2, T, 12), seed=T),
+    )
 
 
 @pytest.mark.parametrize("T", [5, 200])
@@ -91,7 +97,9 @@ def test_attention_needs_no_maximum_for_small_scores_and_takes_it_for_large_ones
     """Scores of 1,000 would overflow the exponential; both paths agree where both work."""
     qkv = Tensor(np.random.default_rng(0).standard_normal((1, 10, 12)) * 30)
     assert np.isfinite(ag.causal_attention(qkv, 1, scale=100.0).data).all()
-    np.testing.assert_allclose(ag.causal_attention(qkv, 1, scale=0.01).data, attention(qkv, 1, 0.01).data, rtol=1e-10)
+    np.testing.assert_allclose(
+        ag.causal_attention(qkv, 1, scale=0.01).data, attention(qkv, 1, 0.01).data, rtol=1e-10
+    )
 
 
 def test_cross_entropy():
@@ -110,7 +118,9 @@ def test_linear_cross_entropy(monkeypatch, chunk):
     for head in (lambda w, b: (w.T, None), lambda w, b: (w.reshape(5, 7), b)):
         assert_same(
             lambda x, w, b: ag.linear_cross_entropy(x, *head(w, b), targets, ignore_index=-1) * 3.0 + b.sum(),
-            lambda x, w, b: ag.cross_entropy(ag.linear(x, *head(w, b)), targets, ignore_index=-1) * 3.0 + b.sum(),
+            lambda x, w, b: (
+                ag.cross_entropy(ag.linear(x, *head(w, b)), targets, ignore_index=-1) * 3.0 + b.sum()
+            ),
             tensors((3, 200, 5), (7, 5), (7,)),
         )
 
@@ -148,7 +158,8 @@ def test_attention_is_causal():
     y = x.data.copy()
     y[:, 70:] += 5
     after = ag.causal_attention(Tensor(y), 2).data
-    np.testing.assert_allclose(before[:, :70], after[:, :70], rtol=1e-12)  # not bit for bit: a maximum may be subtracted
+    # not bit for bit: a maximum may be subtracted
+    np.testing.assert_allclose(before[:, :70], after[:, :70], rtol=1e-12)
     assert np.abs(before[:, 70:] - after[:, 70:]).min() > 1e-6
 
 

@@ -35,7 +35,9 @@ def sharp_model(architecture="gpt2", **shape):
 
 @no_grad()
 def without_cache(model, ids, n_tokens):
-    """Logits and ids, computed from the whole window each time: the definition that the cache must agree with."""
+    """Logits and ids, computed from the whole window each time: the definition that the cache must agree
+    with.
+    """
     ids, logits = list(ids), []
     for step in range(n_tokens):
         logits.append(model(np.array([ids[-model.config.block_size :]])).data[0, -1])
@@ -52,16 +54,22 @@ def test_the_cache_changes_nothing(architecture, prompt):
     expected, ids = without_cache(model, start, 40)
     assert list(generate(model, start, 40)) == ids[prompt:]
     columns = [np.array([token]) for token in start]
-    for want, logits, token in zip(expected, next_logits(model, columns, "exact"), ids[prompt:], strict=False):
+    for want, logits, token in zip(
+        expected, next_logits(model, columns, "exact"), ids[prompt:], strict=False
+    ):
         np.testing.assert_allclose(logits[0], want, atol=1e-5)
         columns.append(np.array([token]))
 
 
 @pytest.mark.parametrize("when_full", ["exact", "halve"])
 def test_rows_do_not_depend_on_each_other(when_full):
-    """Several samples at once, over the end of the context: each is what it would be among fewer, and all differ."""
+    """Several samples at once, over the end of the context: each is what it would be among fewer, and all
+    differ.
+    """
     model, options = sharp_model(), dict(temperature=1.5, seed=3, when_full=when_full)
-    four = np.array(list(generate_rows(model, [1, 2], 40, rows=4, **options))).T  # (tokens, rows) -> (rows, tokens)
+    four = np.array(
+        list(generate_rows(model, [1, 2], 40, rows=4, **options))
+    ).T  # (tokens, rows) -> (rows, tokens)
     two = np.array(list(generate_rows(model, [1, 2], 40, rows=2, **options))).T
     np.testing.assert_array_equal(four[:2], two)
     np.testing.assert_array_equal(four[0], list(generate(model, [1, 2], 40, **options)))
@@ -101,7 +109,9 @@ def test_halving_reads_between_half_and_all_of_the_context():
     lengths = []
     for step, logits in zip(range(50), next_logits(model, columns, "halve"), strict=False):
         windows = {n: np.stack(columns[-n:], 1) for n in range(1, min(len(columns), 16) + 1)}
-        fits = [n for n, window in windows.items() if np.allclose(model(window).data[:, -1], logits, atol=1e-5)]
+        fits = [
+            n for n, window in windows.items() if np.allclose(model(window).data[:, -1], logits, atol=1e-5)
+        ]
         assert len(fits) == 1
         lengths += fits
         columns.append(np.array([choose_token(logits[0], 1.0, 0, Stream(1, step))]))
@@ -114,7 +124,9 @@ def test_the_cache_takes_text_in_pieces():
     with no_grad():
         expected = model.transformer(ids, None).data
         cache = KeyValueCache(model, rows=2)
-        parts = [model.transformer.extend(ids[:, a:b], cache).data for a, b in itertools.pairwise((0, 5, 6, 12))]
+        parts = [
+            model.transformer.extend(ids[:, a:b], cache).data for a, b in itertools.pairwise((0, 5, 6, 12))
+        ]
     np.testing.assert_allclose(np.concatenate(parts, 1), expected[:, [4, 5, 11]], atol=1e-5)
 
 
@@ -148,12 +160,18 @@ def test_options_compose_on_a_known_distribution():
     np.testing.assert_allclose(shaped(top_p=0.6), [0, 0.4 / 0.65, 0, 0.25 / 0.65, 0])
     np.testing.assert_allclose(shaped(top_p=0.66), [0, 0.4 / 0.85, 0, 0.25 / 0.85, 0.2 / 0.85])
     np.testing.assert_allclose(shaped(top_p=1e-9), [0, 1, 0, 0, 0])
-    np.testing.assert_allclose(shaped(top_k=2, top_p=0.6), [0, 1, 0, 0, 0])  # 0.4 is 0.62 of what two tokens have
-    squared = p**2 / (p**2).sum()  # 0.04, 0.60, 0.01, 0.23, 0.13: with 0.9 three tokens, without the temperature four
+    # 0.4 is 0.62 of what two tokens have
+    np.testing.assert_allclose(shaped(top_k=2, top_p=0.6), [0, 1, 0, 0, 0])
+    # 0.04, 0.60, 0.01, 0.23, 0.13: with 0.9 three tokens, without the temperature four
+    squared = p**2 / (p**2).sum()
     kept = np.where(squared > 0.1, squared, 0)
     np.testing.assert_allclose(shaped(temperature=0.5, top_p=0.9), kept / kept.sum())
-    np.testing.assert_allclose(shaped(temperature=0.5, top_p=0.9, top_k=2), [0, 0.64 / 0.89, 0, 0.25 / 0.89, 0], atol=1e-12)
-    np.testing.assert_allclose(frequencies(np.log(p), top_p=0.66, top_k=4), shaped(top_p=0.66, top_k=4), atol=0.012)
+    np.testing.assert_allclose(
+        shaped(temperature=0.5, top_p=0.9, top_k=2), [0, 0.64 / 0.89, 0, 0.25 / 0.89, 0], atol=1e-12
+    )
+    np.testing.assert_allclose(
+        frequencies(np.log(p), top_p=0.66, top_k=4), shaped(top_p=0.66, top_k=4), atol=0.012
+    )
     np.testing.assert_allclose(shaped(temperature=1e-300), [0, 1, 0, 0, 0])
     np.testing.assert_allclose(probabilities(np.zeros(4), top_k=2), [0.25] * 4)  # equals stay together
     np.testing.assert_allclose(probabilities(np.zeros(4), top_p=0.5), [0.5, 0.5, 0, 0])
@@ -193,7 +211,7 @@ def test_seeds():
     assert a == b != c
 
 
-# --- tokens to text -----------------------------------------------------------------------------------------------------
+# --- tokens to text -------------------------------------------------------------------------------
 
 BYTES = BPETokenizer.learn("", 256)  # a token for each byte
 EVERY = CharTokenizer("abcxyz \n中文字")
@@ -229,7 +247,9 @@ def test_nothing_from_a_stop_text_on_is_shown():
 @given(st.text("ab中", max_size=30), st.lists(st.text("ab中", min_size=1, max_size=4), max_size=3))
 @settings(max_examples=300)
 def test_stopping_equals_cutting(text, stops):
-    """Where the first stop text is complete, what was shown ends just before it; and nothing was shown too early."""
+    """Where the first stop text is complete, what was shown ends just before it; and nothing was shown too
+    early.
+    """
     parts, stopped = streamed(BYTES, BYTES.encode(text), stops)
     ends = [end for end in range(len(text) + 1) if any(text[:end].endswith(stop) for stop in stops)]
     if not ends:

@@ -40,7 +40,7 @@ def exported(tmp_path):
     return model, tmp_path / "exported"
 
 
-# --- round trips --------------------------------------------------------------------------------------------------------
+# --- round trips ----------------------------------------------------------------------------------
 
 
 def test_what_is_written_is_read(exported):
@@ -48,13 +48,19 @@ def test_what_is_written_is_read(exported):
     again, tokenizer = gpt2.load_model(folder)
     np.testing.assert_array_equal(logits(again), logits(model))
     assert tokenizer.chars == CHARS.chars and again.config == model.config
-    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1  # all as readable as new files are to be
+    # all as readable as new files are to be
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1
 
 
 def test_the_reference_architecture(tmp_path):
-    """No biases of q, k and v: zeros. A head of its own: stored the other way round. Its bias: refused, folded or dropped."""
+    """No biases of q, k and v: zeros. A head of its own: stored the other way round.
+
+    Its bias: refused, folded or dropped.
+    """
     model = with_biases(sharp_model("reference"))
-    with pytest.raises(UserError, match="no place for this model's bias.*here 23 and 32.*--architecture gpt2"):
+    with pytest.raises(
+        UserError, match="no place for this model's bias.*here 23 and 32.*--architecture gpt2"
+    ):
         gpt2.export(model, CHARS, tmp_path / "refused")
     assert not (tmp_path / "refused").exists()
     gpt2.export(model, CHARS, tmp_path / "folded", "fold")
@@ -69,7 +75,9 @@ def test_the_reference_architecture(tmp_path):
 
 def test_a_bias_that_cannot_be_folded(tmp_path):
     model = with_biases(sharp_model("reference", vocab_size=50))
-    with pytest.raises(UserError, match="cannot be folded: 50 tokens, 32 channels, logits off by .*--head-bias drop"):
+    with pytest.raises(
+        UserError, match="cannot be folded: 50 tokens, 32 channels, logits off by .*--head-bias drop"
+    ):
         gpt2.export(model, CHARS, tmp_path / "folder", "fold")
 
 
@@ -82,7 +90,9 @@ def rewrite(folder, change):
     """Change the weights' dict in a folder."""
     weights = load_file(folder / "model.safetensors")
     weights = change(weights) or weights
-    save_file({name: np.ascontiguousarray(array) for name, array in weights.items()}, folder / "model.safetensors")
+    save_file(
+        {name: np.ascontiguousarray(array) for name, array in weights.items()}, folder / "model.safetensors"
+    )
 
 
 def test_what_old_and_other_files_look_like(exported):
@@ -90,14 +100,22 @@ def test_what_old_and_other_files_look_like(exported):
     model, folder = exported
 
     def old(weights):
-        weights = {name.removeprefix("transformer."): array.astype(np.float64) for name, array in weights.items()}
-        masks = {f"h.{i}.attn.{name}": np.ones((1, 1, 16, 16), np.float32) for i in range(3) for name in ("bias", "masked_bias")}
+        weights = {
+            name.removeprefix("transformer."): array.astype(np.float64) for name, array in weights.items()
+        }
+        masks = {
+            f"h.{i}.attn.{name}": np.ones((1, 1, 16, 16), np.float32)
+            for i in range(3)
+            for name in ("bias", "masked_bias")
+        }
         return weights | masks | {"lm_head.weight": weights["wte.weight"]}
 
     rewrite(folder, old)
     np.testing.assert_array_equal(logits(gpt2.load_model(folder)[0]), logits(model))
     rewrite(folder, lambda weights: {name: array.astype(np.float16) for name, array in weights.items()})
-    for (_, got), (_, want) in zip(gpt2.load_model(folder)[0].named_parameters(), model.named_parameters(), strict=True):
+    for (_, got), (_, want) in zip(
+        gpt2.load_model(folder)[0].named_parameters(), model.named_parameters(), strict=True
+    ):
         np.testing.assert_array_equal(got.data, want.data.astype(np.float16))
 
 
@@ -117,11 +135,14 @@ def test_weights_in_several_files(exported):
             gpt2.load_model(folder)
 
 
-# --- what is refused ----------------------------------------------------------------------------------------------------
+# --- what is refused ------------------------------------------------------------------------------
 
 CONFIG_FAULTS = {
     "other model": ({"model_type": "llama"}, "model_type is 'llama'; only gpt2 can be read"),
-    "exact gelu": ({"activation_function": "gelu"}, "activation_function is 'gelu'; it must be one of gelu_new"),
+    "exact gelu": (
+        {"activation_function": "gelu"},
+        "activation_function is 'gelu'; it must be one of gelu_new",
+    ),
     "odd activation": ({"activation_function": ["relu"]}, "activation_function is"),
     "wide MLP": ({"n_inner": 100}, "n_inner is 100; only 128 can be computed here"),
     "other epsilon": ({"layer_norm_epsilon": 1e-6}, "layer_norm_epsilon is 1e-06; only 1e-05"),
@@ -145,10 +166,19 @@ def test_faults_of_config(name, exported):
 
 
 WEIGHT_FAULTS = {
-    "missing": (lambda weights: weights.pop("transformer.ln_f.bias"), "tensor transformer.ln_f.bias is missing"),
+    "missing": (
+        lambda weights: weights.pop("transformer.ln_f.bias"),
+        "tensor transformer.ln_f.bias is missing",
+    ),
     "extra": (lambda weights: weights.update(more=np.ones(3)), "tensor more is not one of this model's"),
-    "integers": (lambda weights: weights.update({"transformer.ln_f.bias": np.ones(32, int)}), r"found \(32,\) of I64"),
-    "transposed": (lambda weights: weights.update({"transformer.wpe.weight": np.ones((32, 16))}), r"should be \(16, 32\)"),
+    "integers": (
+        lambda weights: weights.update({"transformer.ln_f.bias": np.ones(32, int)}),
+        r"found \(32,\) of I64",
+    ),
+    "transposed": (
+        lambda weights: weights.update({"transformer.wpe.weight": np.ones((32, 16))}),
+        r"should be \(16, 32\)",
+    ),
 }
 
 
@@ -177,7 +207,7 @@ def test_other_faults_of_folders(exported):
         gpt2.load_model(folder)
 
 
-# --- through the command line -------------------------------------------------------------------------------------------
+# --- through the command line ---------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +215,16 @@ def trained(tmp_path_factory):
     """A run of GPT-2's architecture by byte-pair encoding, and its exported folder."""
     folder = tmp_path_factory.mktemp("trained")
     (folder / "mixed.txt").write_text(MIXED, encoding="utf-8")
-    flags = ["--architecture", "gpt2", "--tokenizer", "bpe", "--vocab-size", "400", "--data", folder / "mixed.txt"]
+    flags = [
+        "--architecture",
+        "gpt2",
+        "--tokenizer",
+        "bpe",
+        "--vocab-size",
+        "400",
+        "--data",
+        folder / "mixed.txt",
+    ]
     result = train(*SMOKE, "--max-steps", "40", *flags, "--out", folder / "run")
     assert result.returncode == 0, result.stderr
     result = tinygpt("export", folder / "run", folder / "gpt2")
@@ -199,9 +238,31 @@ def test_sampling_from_the_exported_folder(trained):
 
 
 def test_training_goes_on_from_it(trained, tmp_path):
-    """The first evaluation is the last one of the run that it comes from; the steps improve it, and resuming works."""
-    flags = ["--init-from", trained / "gpt2", "--data", trained / "mixed.txt", "--eval-iters", "2", "--batch-size", "8"]
-    flags += ["--max-steps", "8", "--eval-interval", "4", "--sample-tokens", "5", "--threads", "1", "--learning-rate", "0.001"]
+    """The first evaluation is the last one of the run that it comes from; the steps improve it, and resuming
+    works.
+    """
+    flags = [
+        "--init-from",
+        trained / "gpt2",
+        "--data",
+        trained / "mixed.txt",
+        "--eval-iters",
+        "2",
+        "--batch-size",
+        "8",
+    ]
+    flags += [
+        "--max-steps",
+        "8",
+        "--eval-interval",
+        "4",
+        "--sample-tokens",
+        "5",
+        "--threads",
+        "1",
+        "--learning-rate",
+        "0.001",
+    ]
     result = train(*flags, "--out", tmp_path / "whole")
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("preset finetune") == 1 and "vocabulary of 400" in result.stdout
@@ -210,12 +271,23 @@ def test_training_goes_on_from_it(trained, tmp_path):
     assert last["val_loss"] < first["val_loss"]
     assert train(*flags, "--out", tmp_path / "part", "--stop-after", "4").returncode == 0
     assert train("--resume", tmp_path / "part").returncode == 0
-    whole, part = (tmp_path / name / "ckpt" / "step_000008" / "model.safetensors" for name in ("whole", "part"))
+    whole, part = (
+        tmp_path / name / "ckpt" / "step_000008" / "model.safetensors" for name in ("whole", "part")
+    )
     assert whole.read_bytes() == part.read_bytes()
 
 
 def test_a_shorter_context(trained, tmp_path):
-    flags = ["--init-from", trained / "run", "--data", trained / "mixed.txt", "--block-size", "16", "--max-steps", "1"]
+    flags = [
+        "--init-from",
+        trained / "run",
+        "--data",
+        trained / "mixed.txt",
+        "--block-size",
+        "16",
+        "--max-steps",
+        "1",
+    ]
     assert train(*flags, "--sample-tokens", "0", "--out", tmp_path / "run").returncode == 0
     model, _ = gpt2.load_model(tmp_path / "run")
     assert model.config.block_size == 16 and model.transformer.wpe.weight.shape == (16, 32)
@@ -243,7 +315,7 @@ def test_faults_of_exporting(trained, tmp_path):
     assert refused(tinygpt("export", trained / "run"), "the following arguments are required: folder")
 
 
-# --- the yardstick ------------------------------------------------------------------------------------------------------
+# --- the yardstick --------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -294,7 +366,9 @@ def test_we_compute_the_same_from_their_folder(hf, changes, tmp_path):
 
 
 def test_the_size_of_gpt2(hf, tmp_path):
-    """12 layers, 768 channels, 50,257 tokens: the same logits, and text from the command line, with a tokenizer or without."""
+    """12 layers, 768 channels, 50,257 tokens: the same logits, and text from the command line, with a
+    tokenizer or without.
+    """
     theirs = hf.GPT2LMHeadModel(hf.GPT2Config())
     theirs.save_pretrained(tmp_path / "gpt2")
     ids = np.random.default_rng(0).integers(0, 50_257, (1, 24))

@@ -1,4 +1,7 @@
-"""On a real GPU: what the tests without one promise. `pytest -m gpu`; skipped, with the reason, where there is none."""
+"""On a real GPU: what the tests without one promise.
+
+`pytest -m gpu`; skipped, with the reason, where there is none.
+"""
 
 import subprocess
 import sys
@@ -43,7 +46,9 @@ def test_operations_in_float64(cupy, name):
     results = []
     for values in (inputs, [Tensor(cupy.asarray(x.data), requires_grad=True) for x in inputs]):
         output = function(*values)
-        output.backward() if output.size == 1 else output.backward(np.cos(np.arange(output.size)).reshape(output.shape))
+        output.backward() if output.size == 1 else output.backward(
+            np.cos(np.arange(output.size)).reshape(output.shape)
+        )
         results.append([output.numpy()] + [to_numpy(x.grad) for x in values])
     for expected, found in zip(*results, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-11)
@@ -83,7 +88,9 @@ def test_dropout_drops_the_same_on_both(cupy):
 
 
 def test_the_whole_model_in_float64(cupy):
-    config = GPTConfig(17, block_size=12, n_layer=2, n_head=2, n_embd=16, dropout=0.2, **ARCHITECTURES["gpt2"])
+    config = GPTConfig(
+        17, block_size=12, n_layer=2, n_head=2, n_embd=16, dropout=0.2, **ARCHITECTURES["gpt2"]
+    )
     ids = Stream(0).integers(4 * 13, 17).reshape(4, 13)
     found = []
     for device in ("cpu", "cuda"):
@@ -124,6 +131,21 @@ def test_runs_move_between_devices(cupy, text_file, tmp_path):
         ("cuda", ["--resume", run, "--stop-after", "0"]),
     ):
         subprocess.run([sys.executable, "train.py", "--device", device, *arguments], check=True, cwd=ROOT)
-    sample = [sys.executable, "-m", "tinygpt", "sample", run, "--prompt", "the", "--tokens", "40", "--temperature", "0"]
-    texts = [subprocess.run([*sample, "--device", d], check=True, cwd=ROOT, capture_output=True).stdout for d in ("cpu", "cuda")]
+    sample = [
+        sys.executable,
+        "-m",
+        "tinygpt",
+        "sample",
+        run,
+        "--prompt",
+        "the",
+        "--tokens",
+        "40",
+        "--temperature",
+        "0",
+    ]
+    texts = [
+        subprocess.run([*sample, "--device", d], check=True, cwd=ROOT, capture_output=True).stdout
+        for d in ("cpu", "cuda")
+    ]
     assert texts[0] == texts[1]

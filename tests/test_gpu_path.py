@@ -25,7 +25,9 @@ class Training:
     """A small model in float32, with dropout, on batches of random tokens that are drawn on the device."""
 
     def __init__(self, architecture, device):
-        config = GPTConfig(17, block_size=12, n_layer=2, n_head=2, n_embd=16, dropout=0.2, **ARCHITECTURES[architecture])
+        config = GPTConfig(
+            17, block_size=12, n_layer=2, n_head=2, n_embd=16, dropout=0.2, **ARCHITECTURES[architecture]
+        )
         self.model = GPT(config, seed=2).to(device)
         self.optimizer = AdamW(self.model.parameter_groups(0.1), lr=3e-3)
         self.workers = Workers(self.model, self.optimizer, threads=1, micro_batch=4)
@@ -71,7 +73,9 @@ def test_each_operation_equals_that_on_the_cpu(cupy, name):
     results = []
     for values in (inputs, moved):
         output = function(*values)
-        output.backward() if output.size == 1 else output.backward(np.cos(np.arange(output.size)).reshape(output.shape))
+        output.backward() if output.size == 1 else output.backward(
+            np.cos(np.arange(output.size)).reshape(output.shape)
+        )
         results.append([output.numpy()] + [ag.backend.to_numpy(x.grad) for x in values])
     assert moved[0].device == "cuda:0"
     for a, b in zip(*results, strict=True):

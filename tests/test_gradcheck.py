@@ -29,7 +29,9 @@ def test_the_worst_entry_is_reported_with_both_numbers():
     def third_wrong(x):
         return x * 1.0, lambda g: g * np.array([1.0, 1.001, 2.0])
 
-    with pytest.raises(GradcheckError, match=r"input 0, element \[2\]: the tape says [-\d.]+, the difference [-\d.]+"):
+    with pytest.raises(
+        GradcheckError, match=r"input 0, element \[2\]: the tape says [-\d.]+, the difference [-\d.]+"
+    ):
         gradcheck(third_wrong, point(1.0, 2.0, 3.0))
 
 
@@ -44,7 +46,9 @@ def test_the_upstream_gradient_is_random():
         gradcheck(softmax_without_gradient, point(1.0, 2.0))
 
 
-@pytest.mark.parametrize("function", [ag.relu, ag.abs, lambda x: ag.maximum(x, -x), lambda x: ag.clip(x, 0.0, 5.0)])
+@pytest.mark.parametrize(
+    "function", [ag.relu, ag.abs, lambda x: ag.maximum(x, -x), lambda x: ag.clip(x, 0.0, 5.0)]
+)
 def test_a_kink_is_called_a_kink(function):
     for value in (0.0, 0.5e-4, -1.5e-4):
         with pytest.raises(KinkError, match=r"element \[1\].*corner.*left.*right"):

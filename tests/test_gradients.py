@@ -1,4 +1,6 @@
-"""Every operation against finite differences, over random shapes: 0-d, empty, broadcast and non-contiguous included."""
+"""Every operation against finite differences, over random shapes: 0-d, empty, broadcast and non-contiguous
+included.
+"""
 
 import hypothesis.strategies as st
 import numpy as np
@@ -42,7 +44,10 @@ def test_unary_over_shapes(name, shape, seed):
 @pytest.mark.parametrize("name", [*BINARY, *POSITIVE_BINARY])
 @given(pair=pairs, seed=seeds)
 def test_binary_over_broadcastable_shapes(name, pair, seed):
-    check((BINARY | POSITIVE_BINARY)[name], *tensors(*pair.input_shapes, seed=seed, positive=name in POSITIVE_BINARY))
+    check(
+        (BINARY | POSITIVE_BINARY)[name],
+        *tensors(*pair.input_shapes, seed=seed, positive=name in POSITIVE_BINARY),
+    )
 
 
 @given(pair=pairs, seed=seeds)
@@ -52,7 +57,9 @@ def test_where_over_broadcastable_shapes(pair, seed):
 
 
 @pytest.mark.parametrize("name", REDUCTIONS)
-@given(data=st.data(), shape=array_shapes(min_dims=0, max_dims=3, max_side=4), keepdims=st.booleans(), seed=seeds)
+@given(
+    data=st.data(), shape=array_shapes(min_dims=0, max_dims=3, max_side=4), keepdims=st.booleans(), seed=seeds
+)
 def test_reductions_over_axes(name, data, shape, keepdims, seed):
     axes = st.none()
     if shape:
@@ -72,7 +79,14 @@ def test_sums_of_nothing(name):
 
 @given(
     st.sampled_from(
-        [((3,), (3,)), ((3,), (2, 3, 4)), ((2, 3), (3,)), ((5, 1, 2, 3), (4, 3, 2)), ((0, 3), (3, 2)), ((2, 0), (0, 3))]
+        [
+            ((3,), (3,)),
+            ((3,), (2, 3, 4)),
+            ((2, 3), (3,)),
+            ((5, 1, 2, 3), (4, 3, 2)),
+            ((0, 3), (3, 2)),
+            ((2, 0), (0, 3)),
+        ]
     ),
     seeds,
 )
@@ -92,10 +106,20 @@ def test_layer_norm_over_shapes(seed, n, c):
     check(ag.layer_norm, *tensors((n, 2, c), (c,), (c,), seed=seed))
 
 
-@given(seeds, st.integers(1, 3), st.integers(1, 9), st.integers(1, 3), st.integers(1, 3), st.sampled_from([0.0, 0.25]))
+@given(
+    seeds,
+    st.integers(1, 3),
+    st.integers(1, 9),
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.sampled_from([0.0, 0.25]),
+)
 def test_attention_over_shapes(seed, b, t, heads, d, p):
     stream = ag.Stream(seed)
-    check(lambda x: ag.causal_attention(x, heads, dropout=p, stream=stream), *tensors((b, t, 3 * heads * d), seed=seed))
+    check(
+        lambda x: ag.causal_attention(x, heads, dropout=p, stream=stream),
+        *tensors((b, t, 3 * heads * d), seed=seed),
+    )
 
 
 @given(seeds, st.integers(1, 6), st.integers(1, 5))
@@ -105,7 +129,9 @@ def test_embedding_and_cross_entropy_over_shapes(seed, n, v):
     check(lambda x: ag.cross_entropy(x, ids), *tensors((n, v), seed=seed))
 
 
-@pytest.mark.parametrize("index", [1, -1, slice(None), (slice(1), 2), (..., 0), None, [0, 0, 2], ([0, 0], [1, 1]), np.eye(3) > 0])
+@pytest.mark.parametrize(
+    "index", [1, -1, slice(None), (slice(1), 2), (..., 0), None, [0, 0, 2], ([0, 0], [1, 1]), np.eye(3) > 0]
+)
 def test_indexing(index):
     x = tensors((3, 3))[0]
     np.testing.assert_array_equal(check(lambda x: x[index], x).numpy(), x.data[index])

@@ -1,7 +1,7 @@
 """Every CUDA kernel, run on the CPU by the emulator, against the same operation in float64 on NumPy.
 
-Sizes are odd, threads take their turns in ascending, descending and random order, and in the end bugs are planted in
-the CUDA sources: the same checks must catch each.
+Sizes are odd, threads take their turns in ascending, descending and random order, and in the end bugs are
+planted in the CUDA sources: the same checks must catch each.
 """
 
 import numpy as np
@@ -27,12 +27,16 @@ def numbers(*shape, seed=0):
 
 
 def on_gpu(cupy, array):
-    """The array on the pretended GPU, its axes stored in another order if it has several: kernels want copies of such."""
+    """The array on the pretended GPU, its axes stored in another order if it has several: kernels want copies
+    of such.
+    """
     return cupy.asarray(array.T.copy()).T if array.ndim > 1 else cupy.asarray(array)
 
 
 def same(cupy, function, *arrays, rtol=2e-5):
-    """function(*Tensors), and its gradients for a random upstream gradient, on the GPU in float32 as on the CPU in float64."""
+    """function(*Tensors), and its gradients for a random upstream gradient, on the GPU in float32 as on the
+    CPU in float64.
+    """
     cpu = [Tensor(x.astype(np.float64), requires_grad=True) for x in arrays]
     gpu = [Tensor(on_gpu(cupy, x), requires_grad=True) for x in arrays]
     expected, found = function(*cpu), function(*gpu)
@@ -83,12 +87,23 @@ def layer_norm(cupy):
 def dropout(cupy):
     for shape in ((3, 5, 7), (2, 32), (1, 1), (40, 33), (3, 2, 999)):
         for p in (0.2, 0.999):
-            same(cupy, lambda x, p=p: ag.dropout(x, p, Stream(2**63 + 5, step=7, site=3, row=11)), numbers(*shape))
+            same(
+                cupy,
+                lambda x, p=p: ag.dropout(x, p, Stream(2**63 + 5, step=7, site=3, row=11)),
+                numbers(*shape),
+            )
 
 
 @case
 def attention(cupy):
-    for T, n_head, D, p in ((1, 1, 1, 0.0), (5, 2, 3, 0.3), (33, 3, 4, 0.0), (40, 1, 8, 0.25), (64, 2, 2, 0.2), (37, 1, 2, 0.9)):
+    for T, n_head, D, p in (
+        (1, 1, 1, 0.0),
+        (5, 2, 3, 0.3),
+        (33, 3, 4, 0.0),
+        (40, 1, 8, 0.25),
+        (64, 2, 2, 0.2),
+        (37, 1, 2, 0.9),
+    ):
         stream = Stream(3, step=2, site=5, row=1)
         run = lambda x, h=n_head, p=p, s=stream: ag.causal_attention(x, h, dropout=p, stream=s)
         same(cupy, run, numbers(2, T, 3 * n_head * D))
@@ -138,7 +153,13 @@ def linear_cross_entropy(cupy):
 
 @case
 def embedding(cupy):
-    for n, V, C in ((1, 1, 1), (600, 5, 33), (300, 1500, 3), (2, 7, 130), (3, 4100, 1)):  # in 64, 64, 2, 64 stretches and 1
+    for n, V, C in (
+        (1, 1, 1),
+        (600, 5, 33),
+        (300, 1500, 3),
+        (2, 7, 130),
+        (3, 4100, 1),
+    ):  # in 64, 64, 2, 64 stretches and 1
         ids = np.random.default_rng(0).integers(0, V, (2, n))
         same(cupy, lambda w, ids=ids: ag.embedding(w, ids), numbers(V, C))
 
@@ -147,13 +168,22 @@ def embedding(cupy):
 def adamw_and_norm(cupy):
     runs = []
     for to_device, dtype in ((np.asarray, np.float64), (cupy.asarray, np.float32)):
-        parameters = [Tensor(to_device(numbers(*shape, seed=4).astype(dtype)), requires_grad=True) for shape in ((300, 7), (5,))]
+        parameters = [
+            Tensor(to_device(numbers(*shape, seed=4).astype(dtype)), requires_grad=True)
+            for shape in ((300, 7), (5,))
+        ]
         optimizer = AdamW(
-            [{"params": parameters[:1], "weight_decay": 0.3}, {"params": parameters[1:], "weight_decay": 0.0}], lr=0.01
+            [
+                {"params": parameters[:1], "weight_decay": 0.3},
+                {"params": parameters[1:], "weight_decay": 0.0},
+            ],
+            lr=0.01,
         )
         for step in range(3):
             for p in parameters:
-                p.grad[...] = to_device(numbers(*p.shape, seed=step).astype(dtype)) * (10.0 if step == 1 else 0.001)
+                p.grad[...] = to_device(numbers(*p.shape, seed=step).astype(dtype)) * (
+                    10.0 if step == 1 else 0.001
+                )
             norm = optimizer.clip_grad_norm(5.0)
             optimizer.step()
         runs.append([p.data for p in parameters] + [norm])
@@ -176,13 +206,17 @@ def test_every_kernel_is_checked(cupy):
 
 
 def test_ids_out_of_range(cupy):
-    """From the host they are refused; what is on the GPU already turns into NaN, since looking would mean waiting."""
+    """From the host they are refused; what is on the GPU already turns into NaN, since looking would mean
+    waiting.
+    """
     weight = Tensor(cupy.asarray(numbers(3, 2)))
     for ids in (np.array([0, 3]), np.array([-1])):
         with pytest.raises(IndexError, match="is out of range: there are 3, from 0 to 2"):
             ag.embedding(weight, ids)
         assert np.isnan(ag.embedding(weight, cupy.asarray(ids)).numpy()[-1]).all()
-        assert np.isnan(float(ag.cross_entropy(Tensor(cupy.asarray(numbers(len(ids), 3))), cupy.asarray(ids))))
+        assert np.isnan(
+            float(ag.cross_entropy(Tensor(cupy.asarray(numbers(len(ids), 3))), cupy.asarray(ids)))
+        )
 
 
 def test_a_launch_is_checked_against_the_signature(cupy):
@@ -196,12 +230,21 @@ def test_a_launch_is_checked_against_the_signature(cupy):
 
 def test_products_of_every_layout(cupy):
     stack = numbers(3, 4, 5), numbers(3, 5, 6)
-    for a, b in (stack, (stack[0][0], stack[1][0]), (stack[0][:, :1], stack[1][:, :, :1]), (stack[0][:1], stack[1][:1])):
+    for a, b in (
+        stack,
+        (stack[0][0], stack[1][0]),
+        (stack[0][:, :1], stack[1][:, :, :1]),
+        (stack[0][:1], stack[1][:1]),
+    ):
         for flip_a in (False, True):
             for flip_b in (False, True):
                 on_device = []
                 for x, flip in ((a, flip_a), (b, flip_b)):
-                    y = cupy.asarray(x.swapaxes(-1, -2).copy()).swapaxes(-1, -2) if flip else cupy.asarray(x.copy())
+                    y = (
+                        cupy.asarray(x.swapaxes(-1, -2).copy()).swapaxes(-1, -2)
+                        if flip
+                        else cupy.asarray(x.copy())
+                    )
                     on_device.append(y)
                 found = products.product(cupy, *on_device)
                 close(found, a.astype(np.float64) @ b)

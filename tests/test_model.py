@@ -42,7 +42,8 @@ def test_names_are_those_of_gpt2():
 def test_gradients_of_the_whole_model(architecture, dropout):
     model = small(architecture, dropout)
     for p in model.parameters():
-        p.data = p.data.astype(np.float64) * 5 + 0.01  # away from relu's corner, and with gradients of normal size
+        # away from relu's corner, and with gradients of normal size
+        p.data = p.data.astype(np.float64) * 5 + 0.01
     ids, targets = batch()
     targets[0, 3] = -1
     stream = Stream(1, step=2) if dropout else None
@@ -85,7 +86,9 @@ def test_the_future_does_not_change_the_past():
 
 def test_dropout_only_with_a_stream_and_by_its_place():
     model, (ids, targets) = small(dropout=0.5), batch()
-    losses = [float(model.loss(ids, targets, stream)) for stream in (None, None, Stream(1), Stream(1), Stream(2))]
+    losses = [
+        float(model.loss(ids, targets, stream)) for stream in (None, None, Stream(1), Stream(1), Stream(2))
+    ]
     assert losses[0] == losses[1] and losses[2] == losses[3] and len(set(losses)) == 3
 
 

@@ -60,12 +60,17 @@ def test_every_mistake_that_a_check_knows_is_one(check, name):
 def test_several_mistakes_in_one_answer_are_all_named():
     from workbook import attention, norm
 
-    def step(p, g, m, v, t, lr, beta1, beta2, eps, weight_decay):  # neither bias correction nor eps in its place
+    def step(
+        p, g, m, v, t, lr, beta1, beta2, eps, weight_decay
+    ):  # neither bias correction nor eps in its place
         m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g * g
         return p - lr * weight_decay * p - lr * m / np.sqrt(v + eps), m, v
 
     verdict = judge(norm.check.exercises["adamw_step"], step)
-    assert "2 things at once.\n(1) No bias correction" in verdict.diagnosis and "(2) eps stands inside" in verdict.diagnosis
+    assert (
+        "2 things at once.\n(1) No bias correction" in verdict.diagnosis
+        and "(2) eps stands inside" in verdict.diagnosis
+    )
 
     def pullback(dout, q, k, v, p):  # no scale, a lost axis, and two transposes missing
         dp = dout @ v.swapaxes(-1, -2)
@@ -89,7 +94,7 @@ def test_there_are_enough_wrong_answers():
     assert [name for check, name in EXERCISES if counts[check, name] < 3] == []
 
 
-# --- the checks themselves ----------------------------------------------------------------------------------------------
+# --- the checks themselves ------------------------------------------------------------------------
 
 
 def double(x):
@@ -129,7 +134,10 @@ def test_a_deviation_far_below_what_training_shows_is_seen():
 
 def test_masks_are_compared_like_numbers():
     exercise = Exercise(lambda x: x > 0, EXERCISE.cases)
-    assert judge(exercise, lambda x: x > 0).status == "right" and judge(exercise, lambda x: x > 0.3).status == "wrong"
+    assert (
+        judge(exercise, lambda x: x > 0).status == "right"
+        and judge(exercise, lambda x: x > 0.3).status == "wrong"
+    )
     assert "1 of 4 entries" in judge(Exercise(lambda x: x > 0, EXERCISE.cases[:1]), lambda x: x > 1).diagnosis
 
 
@@ -186,7 +194,9 @@ def test_a_graph_becomes_a_png():
     graph = draw((x * x).sum(), x=x)
     svg = ElementTree.fromstring(graph._repr_svg_())
     image = Image.open(io.BytesIO(pictures.rasterise(graph._repr_svg_()))).convert("RGB")
-    assert abs(image.width - float(svg.get("width"))) < 30 and abs(image.height - float(svg.get("height"))) < 30
+    assert (
+        abs(image.width - float(svg.get("width"))) < 30 and abs(image.height - float(svg.get("height"))) < 30
+    )
     colors = {color for _, color in image.getcolors(10**6)}
     assert (0xE3, 0xEE, 0xFA) in colors and (0xF6, 0xF3, 0xEA) in colors  # leaves and operations
     assert steps(expression())._repr_png_().startswith(b"\x89PNG")
@@ -196,7 +206,7 @@ def test_describing_differences_copes_with_numbers():
     assert "wrong sign" in checking.describe_difference("y", np.array(-1.0), np.array(1.0))
 
 
-# --- what is committed ---------------------------------------------------------------------------------------------------
+# --- what is committed ----------------------------------------------------------------------------
 
 
 SOURCES = sorted((NOTEBOOKS / "src").glob("[0-9]*.py"))
@@ -216,7 +226,8 @@ def test_no_learner_reads_a_solution(source):
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_committed_outputs_are_as_they_should_be(source):
     learner, solved = (
-        json.loads((NOTEBOOKS / folder / f"{source.stem}.ipynb").read_text(encoding="utf-8")) for folder in ("", "solutions")
+        json.loads((NOTEBOOKS / folder / f"{source.stem}.ipynb").read_text(encoding="utf-8"))
+        for folder in ("", "solutions")
     )
     for notebook, mark in ((learner, "○"), (solved, "✓")):
         outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", [])]

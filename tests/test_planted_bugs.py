@@ -1,7 +1,8 @@
-"""Negative controls: bugs that are easily made are planted one at a time, and the ordinary checks must catch each.
+"""Negative controls: bugs that are easily made are planted one at a time, and the ordinary checks must catch
+each.
 
-A gradient check that cannot fail proves nothing. `Planted` swaps one function for a wrong one; the check named with it
-is the same one that test_gradients.py runs on the right code.
+A gradient check that cannot fail proves nothing. `Planted` swaps one function for a wrong one; the check
+named with it is the same one that test_gradients.py runs on the right code.
 """
 
 import numpy as np
@@ -16,7 +17,9 @@ from tests.opcases import check_case
 
 
 def with_vjp(op, position, wrong):
-    """The operation's raw function with the pullback of one input replaced by wrong(right pullback, inputs, output)."""
+    """The operation's raw function with the pullback of one input replaced by wrong(right pullback, inputs,
+    output).
+    """
     right = op.raw
 
     def raw(*inputs, **options):
@@ -34,11 +37,13 @@ def with_option(op, **forced):
     return lambda *inputs, **options: (right(*inputs, **options)[0], right(*inputs, **(options | forced))[1])
 
 
-# --- the tape -------------------------------------------------------------------------------------------------------
+# --- the tape -------------------------------------------------------------------------------------
 
 
 def accumulate_in_place(patch):
-    """The classic: the first gradient array is kept without a copy and added to in place, though add() shares it."""
+    """The classic: the first gradient array is kept without a copy and added to in place, though add() shares
+    it.
+    """
 
     def walk(root, gradient, retain_graph):
         gradients, order, stack = {root: gradient}, [], [root]
@@ -79,7 +84,7 @@ def forget_to_copy_leaf_gradient(patch):
     patch.setattr(tape, "_add_to_leaf", alias)
 
 
-# --- planting a wrong pullback ----------------------------------------------------------------------------------------
+# --- planting a wrong pullback --------------------------------------------------------------------
 
 
 def vjp(op, position, wrong):
@@ -90,7 +95,9 @@ def unbroadcast_only_new_axes(patch):
     def wrong(gradient, shape):
         return gradient.sum(tuple(range(gradient.ndim - len(shape)))) + np.zeros(shape)
 
-    patch.setattr(elementwise, "unbroadcast", lambda g, shape: wrong(g, shape)[tuple(slice(n) for n in shape)])
+    patch.setattr(
+        elementwise, "unbroadcast", lambda g, shape: wrong(g, shape)[tuple(slice(n) for n in shape)]
+    )
 
 
 def unbroadcast_takes_first(patch):
@@ -206,14 +213,26 @@ BUGS = {
     ),
     "missing un-broadcast of a stretched axis": (unbroadcast_only_new_axes, case("subtract")),
     "un-broadcast takes the first instead of the sum": (unbroadcast_takes_first, case("add")),
-    "subtract forgets its sign": (vjp(elementwise.subtract, 1, lambda r, i, o: lambda g: -r(g)), case("subtract")),
-    "divide: 1/y for 1/y²": (vjp(elementwise.divide, 1, lambda r, i, o: lambda g: r(g) * i[1]), case("divide")),
+    "subtract forgets its sign": (
+        vjp(elementwise.subtract, 1, lambda r, i, o: lambda g: -r(g)),
+        case("subtract"),
+    ),
+    "divide: 1/y for 1/y²": (
+        vjp(elementwise.divide, 1, lambda r, i, o: lambda g: r(g) * i[1]),
+        case("divide"),
+    ),
     "power: x**y for x**(y-1)": (
         vjp(elementwise.power, 0, lambda r, i, o: lambda g: r(g * i[0])),
         case("power"),
     ),
-    "sigmoid: missing 1 - out": (vjp(elementwise.sigmoid, 0, lambda r, i, o: lambda g: g * o), case("sigmoid")),
-    "tanh: 1 - out for 1 - out²": (vjp(elementwise.tanh, 0, lambda r, i, o: lambda g: g * (1 - o)), case("tanh")),
+    "sigmoid: missing 1 - out": (
+        vjp(elementwise.sigmoid, 0, lambda r, i, o: lambda g: g * o),
+        case("sigmoid"),
+    ),
+    "tanh: 1 - out for 1 - out²": (
+        vjp(elementwise.tanh, 0, lambda r, i, o: lambda g: g * (1 - o)),
+        case("tanh"),
+    ),
     "gelu: derivative of the exact form": (vjp(elementwise.gelu, 0, gelu_forms_mixed), case("gelu")),
     "relu lets everything through": (vjp(elementwise.relu, 0, lambda r, i, o: lambda g: g), case("relu")),
     "clip lets everything through": (vjp(elementwise.clip, 0, lambda r, i, o: lambda g: g), case("clip")),
@@ -231,7 +250,10 @@ BUGS = {
         ),
         case("matmul"),
     ),
-    "linear: bias gradient averaged": (vjp(linalg.linear, 2, lambda r, i, o: lambda g: r(g) / 6), case("linear")),
+    "linear: bias gradient averaged": (
+        vjp(linalg.linear, 2, lambda r, i, o: lambda g: r(g) / 6),
+        case("linear"),
+    ),
     "linear: activation left out of the pullback": (
         lambda patch: patch.setattr(ag.linear, "raw", with_option(ag.linear, activation=None)),
         case("linear_relu"),
@@ -282,7 +304,10 @@ BUGS = {
         case("causal_attention_dropout"),
     ),
     "one percent off": (vjp(elementwise.multiply, 0, scale_of), case("multiply")),
-    "AdamW: L2 in place of decoupled decay": (adamw_l2_instead_of_decay, test_optim.test_adamw_follows_its_formula),
+    "AdamW: L2 in place of decoupled decay": (
+        adamw_l2_instead_of_decay,
+        test_optim.test_adamw_follows_its_formula,
+    ),
     "AdamW: no bias correction": (adamw_without_bias_correction, test_optim.test_adamw_follows_its_formula),
 }
 

@@ -8,7 +8,9 @@ MASK = 2**64 - 1
 
 
 def philox4x64(counter, key):
-    """Ten rounds of Philox4x64, with Python's integers: the published algorithm, which a CUDA kernel will follow too."""
+    """Ten rounds of Philox4x64, with Python's integers: the published algorithm, which a CUDA kernel will
+    follow too.
+    """
     c, k = list(counter), list(key)
     for _ in range(10):
         high0, low0 = divmod(0xD2E7470EE14C6C93 * c[0], 2**64)
@@ -32,7 +34,9 @@ def test_rows_do_not_depend_on_how_they_are_drawn():
     stream = Stream(1, step=2, site=3)
     whole = stream.keep_mask((6, 5, 7), 0.3)[0]
     for cut in (1, 2, 4):
-        parts = [stream.at(row=start).keep_mask((min(cut, 6 - start), 5, 7), 0.3)[0] for start in range(0, 6, cut)]
+        parts = [
+            stream.at(row=start).keep_mask((min(cut, 6 - start), 5, 7), 0.3)[0] for start in range(0, 6, cut)
+        ]
         np.testing.assert_array_equal(np.concatenate(parts), whole)
 
 

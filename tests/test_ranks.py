@@ -29,7 +29,9 @@ def mpiexec(ranks, *python_arguments):
     """A job of so many ranks, running."""
     command = [MPIEXEC, "-n", str(ranks), sys.executable, *map(str, python_arguments)]
     environment = os.environ | YIELDING | {"PYTHONUNBUFFERED": "1"}
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
 
 
 def train_there(ranks, **settings):
@@ -56,16 +58,22 @@ def job(tmp_path_factory):
 
 
 JOBS = [(2, "cpu", "float32"), (2, "cpu", "float64"), (4, "cpu", "float32"), (4, "cpu", "float64")]
-NEEDS_COMPILER = pytest.mark.skipif(emulate.COMPILER is None, reason="no C++ compiler (g++) to run CUDA kernels on the CPU with")
+NEEDS_COMPILER = pytest.mark.skipif(
+    emulate.COMPILER is None, reason="no C++ compiler (g++) to run CUDA kernels on the CPU with"
+)
 
 
-@pytest.mark.parametrize(("ranks", "device", "dtype"), [*JOBS, pytest.param(2, "cuda", "float32", marks=NEEDS_COMPILER)])
+@pytest.mark.parametrize(
+    ("ranks", "device", "dtype"), [*JOBS, pytest.param(2, "cuda", "float32", marks=NEEDS_COMPILER)]
+)
 def test_ranks_compute_what_one_process_computes(job, ranks, device, dtype):
     with strict_cupy.installed() if device == "cuda" else contextlib.nullcontext():
         alone, found = ranks_job.train(ALONE, dtype, device), job(ranks, device)
     tolerance = {"float32": 1e-5, "float64": 1e-11}[dtype]
     for name in ("losses", "norms", "gradient"):
-        np.testing.assert_allclose(found[f"{dtype} {name}"], alone[name], rtol=0, atol=tolerance, err_msg=name)
+        np.testing.assert_allclose(
+            found[f"{dtype} {name}"], alone[name], rtol=0, atol=tolerance, err_msg=name
+        )
     assert alone["losses"][-2] < 0.5 < 2 < alone["losses"][0]  # it learned: agreeing is no matter of course
     hashes = found[f"{dtype} hash"]
     assert len(hashes) == ranks and len(set(hashes)) == 1
@@ -102,7 +110,7 @@ def test_cores_of_two_ranks(job):
     assert job(2)["cores"] == max(1, ALONE.cores() // 2)
 
 
-# --- train.py ---------------------------------------------------------------------------------------------------------
+# --- train.py -------------------------------------------------------------------------------------
 
 # Two ranks of one thread compute the very bits of two threads in one process.
 RANKS, THREADS = dict(threads=1, micro_batch=2), dict(threads=2, micro_batch=2)
@@ -117,7 +125,10 @@ def test_a_run_on_two_ranks(options, tmp_path):
     train_here(**options | THREADS, out=tmp_path / "threads")
     printed = train_there(2, **options | RANKS, out=tmp_path / "ranks")
     assert result(tmp_path / "ranks") == result(tmp_path / "threads")
-    assert printed.count("step 20: train loss") == 1 and "on cpu, 2 ranks, 1 threads, micro-batches of 2" in printed
+    assert (
+        printed.count("step 20: train loss") == 1
+        and "on cpu, 2 ranks, 1 threads, micro-batches of 2" in printed
+    )
     left = {path.name for path in (tmp_path / "ranks").iterdir()}
     assert left == {path.name for path in (tmp_path / "threads").iterdir()} | {"loss.png"}
 
@@ -191,7 +202,9 @@ def stopped(process, folder):
     code, out, err = finish(process)
     step = checkpoint.load(folder).state["step"]
     assert out.count(f"stopped after {step} steps; saved") == 1 and "Traceback" not in err
-    assert {path.name for path in folder.glob("ckpt/*")} >= {"latest", f"step_{step:06d}"} and not list(folder.glob("ckpt/.*"))
+    assert {path.name for path in folder.glob("ckpt/*")} >= {"latest", f"step_{step:06d}"} and not list(
+        folder.glob("ckpt/.*")
+    )
     assert max(line["step"] for line in metrics(folder)) <= step
     return code
 
@@ -240,7 +253,12 @@ cli.exit_with_code(lambda: train.main(sys.argv[1:]))
 @pytest.mark.parametrize(
     ("ranks", "error", "code", "messages"),
     [
-        ([1], "ZeroDivisionError('oh')", 1, ["error: rank 1 failed, which ends the job:", "ZeroDivisionError: oh"]),
+        (
+            [1],
+            "ZeroDivisionError('oh')",
+            1,
+            ["error: rank 1 failed, which ends the job:", "ZeroDivisionError: oh"],
+        ),
         ([1], "UserError('no more room')", 2, ["error: rank 1: no more room"]),
         ([1], "MemoryError()", 2, ["error: rank 1: out of memory"]),
         ([0, 1, 2], "UserError('no more room')", 2, ["error: no more room"]),
@@ -250,7 +268,9 @@ def test_a_rank_that_fails_ends_the_job_and_says_which(ranks, error, code, messa
     program = FAILING.format(ranks=ranks, error=error)
     began = time.monotonic()
     found, _, err = finish(
-        mpiexec(3, "-m", "mpi4py", "-c", program, *arguments(**options | dict(batch_size=6), out=tmp_path / "run"))
+        mpiexec(
+            3, "-m", "mpi4py", "-c", program, *arguments(**options | dict(batch_size=6), out=tmp_path / "run")
+        )
     )
     assert found == code and time.monotonic() - began < 10
     assert all(message in err for message in messages) and err.count("error: ") == 1, err
@@ -281,7 +301,9 @@ def test_faults_are_told_once(fault, text_file, tmp_path):
 
 
 def test_one_rank_needs_nothing(options, tmp_path):
-    code, out, err = finish(mpiexec(1, "train.py", *arguments(**options | dict(max_steps=2), out=tmp_path / "run")))
+    code, out, err = finish(
+        mpiexec(1, "train.py", *arguments(**options | dict(max_steps=2), out=tmp_path / "run"))
+    )
     assert code == 0 and "step 2: train loss" in out and "ranks" not in out and not err
 
 

@@ -11,7 +11,9 @@ from benchmarks.cpu import CONFIGURATIONS, RESULTS
 def report(bandwidth=2e9, latency=1e-5, compute=0.1, update=0.02, cores=2):
     """What would be measured where the model is exact."""
     sums = [
-        dict(ranks=n, bytes=size, seconds=max(1, n / cores) * ranks.communication(n, size, bandwidth, latency))
+        dict(
+            ranks=n, bytes=size, seconds=max(1, n / cores) * ranks.communication(n, size, bandwidth, latency)
+        )
         for n in (2, 4)
         for size in ranks.SUMS
     ]
@@ -19,8 +21,20 @@ def report(bandwidth=2e9, latency=1e-5, compute=0.1, update=0.02, cores=2):
     for configuration in ("laptop", "shakespeare", "gpt2"):
         for n, threads in ((1, 1), (2, 1), (4, 1), (1, cores)):
             taking_turns = max(1, n * threads / cores)
-            parts = dict(compute=CONFIGURATIONS[configuration][0] / n * compute * taking_turns, update=update * taking_turns)
-            steps.append(dict(configuration=configuration, ranks=n, threads=threads, sums=0.0, step=sum(parts.values()), **parts))
+            parts = dict(
+                compute=CONFIGURATIONS[configuration][0] / n * compute * taking_turns,
+                update=update * taking_turns,
+            )
+            steps.append(
+                dict(
+                    configuration=configuration,
+                    ranks=n,
+                    threads=threads,
+                    sums=0.0,
+                    step=sum(parts.values()),
+                    **parts,
+                )
+            )
     run = dict(tokens_per_second=1.0, val_loss=1.0)
     laptop = dict(steps=1, ranks=run, threads=run, largest_difference=0.0)
     return dict(processor="a test", cores=cores, sums=sums, steps=steps, laptop=laptop)

@@ -41,7 +41,8 @@ def test_resuming_keeps_the_books(text_file, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     folder = (tmp_path / "run").rename(tmp_path / "elsewhere" / "moved")
     with open(folder / "metrics.jsonl", "a") as file:
-        file.write('{"event": "step", "step": 9, "seconds": 1.0, "loss": 1.0}\n{"event": "st')  # redone soon; torn by a crash
+        # redone soon; torn by a crash
+        file.write('{"event": "step", "step": 9, "seconds": 1.0, "loss": 1.0}\n{"event": "st')
     (folder / "ckpt" / ".step_000009.tmp").mkdir()
     printed = train_here(resume=folder, eval_interval=4, plot=True)
     assert "resuming" in printed and "step 20: train loss" in printed and "step 8:" not in printed
@@ -59,12 +60,19 @@ def test_the_best_and_the_last_are_kept(text_file, tmp_path):
     train_here(resume=folder, learning_rate=3, force=True, max_steps=20)  # which spoils it
     evaluations = {e["step"]: e["val_loss"] for e in metrics(folder) if e["event"] == "evaluation"}
     best = min(evaluations, key=evaluations.get)
-    assert best in (5, 10) and {p.name for p in folder.glob("ckpt/step_*")} == {f"step_{best:06d}", "step_000020"}
+    assert best in (5, 10) and {p.name for p in folder.glob("ckpt/step_*")} == {
+        f"step_{best:06d}",
+        "step_000020",
+    }
     assert (folder / "ckpt" / "latest").read_text() == "step_000020\n"
     assert (folder / "ckpt" / "best").read_text() == f"step_{best:06d}\n"
     assert checkpoint.load(folder).state["best"] == {"step": best, "val_loss": evaluations[best]}
     assert checkpoint.load(folder / "ckpt" / "best").state["step"] == best
-    assert checkpoint.load(folder / "ckpt" / "latest").state["step"] == checkpoint.load(folder).state["step"] == 20
+    assert (
+        checkpoint.load(folder / "ckpt" / "latest").state["step"]
+        == checkpoint.load(folder).state["step"]
+        == 20
+    )
     (folder / "metrics.jsonl").unlink()  # the checkpoint knows the best loss too
     assert f"best validation loss {min(evaluations.values()):.4f}" in train_here(resume=folder)
 
@@ -84,7 +92,9 @@ def test_resuming_from_within_the_folder(text_file, tmp_path, monkeypatch):
     for place, path in (("ckpt", "step_000005"), (".", "."), ("ckpt", "latest"), ("..", "run")):
         monkeypatch.chdir(tmp_path / "run" / place)
         train_here(resume=path, stop_after=checkpoint.load(path).state["step"] + 5)
-    assert [p.name for p in tmp_path.iterdir() if p.is_dir()] == ["run"] and metrics(tmp_path / "run")[-1]["step"] == 20
+    assert [p.name for p in tmp_path.iterdir() if p.is_dir()] == ["run"] and metrics(tmp_path / "run")[-1][
+        "step"
+    ] == 20
 
 
 def test_going_back_needs_force(text_file, tmp_path):
@@ -106,10 +116,18 @@ def test_going_back_needs_force(text_file, tmp_path):
 def test_other_settings_are_refused_with_the_difference(text_file, tmp_path):
     folder = tmp_path / "run"
     train_here(**TINY, min_lr=1e-4, data=text_file, out=folder, stop_after=5)
-    refused("n_layer 1 -> 3, learning_rate 0.003 -> 0.01; leave", resume=folder, n_layer=3, learning_rate=0.01, threads=2)
+    refused(
+        "n_layer 1 -> 3, learning_rate 0.003 -> 0.01; leave",
+        resume=folder,
+        n_layer=3,
+        learning_rate=0.01,
+        threads=2,
+    )
     refused("max_steps 20 -> 30", resume=folder, max_steps=30)
     refused("leave out --overwrite and --out", resume=folder, overwrite=True)
-    with pytest.raises(UserError, match=r"transformer.wte.weight should be F32 \(33, 16\), found F32 \[33, 8\]"):
+    with pytest.raises(
+        UserError, match=r"transformer.wte.weight should be F32 \(33, 16\), found F32 \[33, 8\]"
+    ):
         train_here(resume=folder, n_embd=16, force=True)
     before = result(folder)
     (tmp_path / "other.txt").write_text(text_file.read_text()[::-1])
@@ -140,7 +158,9 @@ def test_on_a_gpu_and_between_gpu_and_cpu(text_file, tmp_path, monkeypatch):
         with pytest.raises(UserError, match="first in step 1, transformer.h.0"):
             train_here(**options | dict(learning_rate=1e30), out=tmp_path / "nan")
     assert result(tmp_path / "cuda-cuda")[0] == result(tmp_path / "whole")[0]
-    losses = [[e["val_loss"] for e in metrics(folder) if "val_loss" in e] for folder in tmp_path.glob("*cuda*")]
+    losses = [
+        [e["val_loss"] for e in metrics(folder) if "val_loss" in e] for folder in tmp_path.glob("*cuda*")
+    ]
     np.testing.assert_allclose(losses[1:], losses[:1] * (len(losses) - 1), atol=1e-4)
 
 
@@ -170,14 +190,20 @@ def test_a_signal_during_an_evaluation_does_not_wait_for_it(text_file, tmp_path)
     wait_until_it_listens(process)
     process.send_signal(signal.SIGTERM)
     assert finish(process)[0] == 143
-    assert checkpoint.load(tmp_path / "run").state["step"] == 0 and not (tmp_path / "run" / "metrics.jsonl").exists()
+    assert (
+        checkpoint.load(tmp_path / "run").state["step"] == 0
+        and not (tmp_path / "run" / "metrics.jsonl").exists()
+    )
     train_here(resume=tmp_path / "run", eval_iters=1)
     assert [e["step"] for e in metrics(tmp_path / "run") if e["event"] == "evaluation"] == [0, 5, 10, 15, 20]
 
 
 def test_the_second_signal_quits_at_once(text_file, tmp_path):
     """Even in the middle of a batch that takes minutes."""
-    process = start(**TINY | dict(data=text_file, batch_size=200_000, micro_batch=4, eval_interval=3), out=tmp_path / "long")
+    process = start(
+        **TINY | dict(data=text_file, batch_size=200_000, micro_batch=4, eval_interval=3),
+        out=tmp_path / "long",
+    )
     wait_until_it_listens(process)
     process.send_signal(signal.SIGINT)
     assert "finishing" in process.stderr.readline() + process.stderr.readline()

@@ -220,6 +220,8 @@ def test_repr_says_what_it_is():
 
 def test_dtypes_of_new_tensors():
     assert Tensor([1, 2]).dtype == Tensor(1.5).dtype == Tensor(np.arange(3)).dtype == np.float32
-    assert Tensor(np.zeros(2)).dtype == np.float64 and Tensor(np.zeros(2), dtype=np.float32).dtype == np.float32
+    assert (
+        Tensor(np.zeros(2)).dtype == np.float64 and Tensor(np.zeros(2), dtype=np.float32).dtype == np.float32
+    )
     with pytest.raises(TypeError, match="already"):
         Tensor(Tensor([1.0]))

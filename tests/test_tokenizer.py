@@ -1,4 +1,6 @@
-"""Characters and byte-pair encoding: against textbook versions of themselves, and against Hugging Face's `tokenizers`."""
+"""Characters and byte-pair encoding: against textbook versions of themselves, and against Hugging Face's
+`tokenizers`.
+"""
 
 import json
 import re
@@ -14,13 +16,24 @@ from hypothesis import strategies as st
 from tests.texts import CHINESE, english
 from tinygpt import bpe, data
 from tinygpt.config import UserError
-from tinygpt.tokenizer import BPETokenizer, CharTokenizer, byte_characters, choose_tokenizer, from_json, load_tokenizer
+from tinygpt.tokenizer import (
+    BPETokenizer,
+    CharTokenizer,
+    byte_characters,
+    choose_tokenizer,
+    from_json,
+    load_tokenizer,
+)
 
-MIXED = english()[:20_000] + CHINESE * 20 + "naïve café, 3½ 12³ Ⅷ\r\n\tdon't WE'LL _x_  y\u3000z\x1c\x85 😀👩‍🚀 aaaaaaaa\n" * 4
+MIXED = (
+    english()[:20_000]
+    + CHINESE * 20
+    + "naïve café, 3½ 12³ Ⅷ\r\n\tdon't WE'LL _x_  y\u3000z\x1c\x85 😀👩‍🚀 aaaaaaaa\n" * 4
+)
 BPE = BPETokenizer.learn(MIXED, 400)
 
 
-# --- textbook versions --------------------------------------------------------------------------------------------------
+# --- textbook versions ----------------------------------------------------------------------------
 
 
 def merged(word, pair, new):
@@ -90,7 +103,7 @@ def test_a_megabyte_takes_seconds():
     assert len(ids) < 0.45 * len(text) and tokenizer.decode(ids) == text
 
 
-# --- properties ---------------------------------------------------------------------------------------------------------
+# --- properties -----------------------------------------------------------------------------------
 
 
 @given(st.text())
@@ -169,7 +182,10 @@ def test_both_parts_of_a_text_are_encoded_by_themselves():
     train, val = data.split(MIXED)
     dataset = data.Dataset(MIXED, BPE, 8)
     assert train + val == MIXED and len(train) == int(0.9 * len(MIXED))
-    assert dataset.train.tolist() == BPE.encode(train).tolist() and dataset.val.tolist() == BPE.encode(val).tolist()
+    assert (
+        dataset.train.tolist() == BPE.encode(train).tolist()
+        and dataset.val.tolist() == BPE.encode(val).tolist()
+    )
     assert dataset.bytes == {"train": len(train.encode()), "val": len(val.encode())}
 
 
@@ -182,24 +198,33 @@ def test_bits_per_byte():
     assert dataset.bits_per_byte("train", np.log(32)) == pytest.approx(5 * 576 / dataset.bytes["train"])
 
 
-# --- choosing and files -------------------------------------------------------------------------------------------------
+# --- choosing and files ---------------------------------------------------------------------------
 
 
 def test_choosing(tmp_path):
     (tmp_path / "mine.json").write_text(BPE.to_json(), encoding="utf-8")
     assert choose_tokenizer("char", 2048, "hello").chars == "ehlo"
     text = "ab" * 900 + "xyz" * 50  # the last 10 % is not for learning
-    assert b"xyz" not in choose_tokenizer("bpe", 300, text).pieces and b"xyz" in BPETokenizer.learn(text, 300).pieces
+    assert (
+        b"xyz" not in choose_tokenizer("bpe", 300, text).pieces
+        and b"xyz" in BPETokenizer.learn(text, 300).pieces
+    )
     assert choose_tokenizer(str(tmp_path / "mine.json"), 2048, "hello").pieces == BPE.pieces
     (tmp_path / "tokenizer.json").write_text(CharTokenizer("hello").to_json(), encoding="utf-8")
     assert choose_tokenizer(str(tmp_path), 2048, "").chars == "ehlo"
-    with pytest.raises(UserError, match="cannot read .*bep: No such file or directory; a tokenizer is char, bpe, or"):
+    with pytest.raises(
+        UserError, match="cannot read .*bep: No such file or directory; a tokenizer is char, bpe, or"
+    ):
         choose_tokenizer("bep", 2048, "")
 
 
 def test_gpt2s_old_files(tmp_path):
-    (tmp_path / "vocab.json").write_text(json.dumps({name: i for i, name in enumerate(BPE.names())} | {"<|endoftext|>": 400}))
-    (tmp_path / "merges.txt").write_text("\n".join(["#version: 0.2", *BPE.merge_lines(), ""]), encoding="utf-8")
+    (tmp_path / "vocab.json").write_text(
+        json.dumps({name: i for i, name in enumerate(BPE.names())} | {"<|endoftext|>": 400})
+    )
+    (tmp_path / "merges.txt").write_text(
+        "\n".join(["#version: 0.2", *BPE.merge_lines(), ""]), encoding="utf-8"
+    )
     tokenizer = load_tokenizer(tmp_path)
     assert tokenizer.encode(MIXED).tolist() == BPE.encode(MIXED).tolist()
     ids = tokenizer.encode("the end<|endoftext|>The fox")
@@ -233,15 +258,30 @@ UNUSABLE = {
         "it adds tokens to the text",
     ),
     "hole in the ids": (changed(added_tokens=[ADDED | {"id": 402}]), "its ids are not 0, 1, 2"),
-    "greedy special token": (changed(added_tokens=[ADDED | {"lstrip": True}]), "'<end>' reaches beyond its text"),
+    "greedy special token": (
+        changed(added_tokens=[ADDED | {"lstrip": True}]),
+        "'<end>' reaches beyond its text",
+    ),
     "no bytes": (changed(model__vocab={"a": 0}, model__merges=[]), "does not have all 256 bytes"),
     "merges out of order": (changed(model__merges=BPE.merge_lines()[::-1]), "not in the order of learning"),
     "half a merge": (changed(model__merges=["a"]), "damaged"),
     "unknown merge": (changed(model__merges=["a zz"]), "damaged"),
-    "half a surrogate": (CharTokenizer("ab").to_json().replace('"a"', '"\\ud800"'), "half of a surrogate pair"),
-    "two characters": (CharTokenizer("ab").to_json().replace('"a"', '"aa"'), "not single characters in sorted order"),
-    "unsorted": (CharTokenizer("ab").to_json().replace('"a"', '"c"'), "not single characters in sorted order"),
-    "no characters": (CharTokenizer("a").to_json().replace('"a": 0', ""), "not single characters in sorted order"),
+    "half a surrogate": (
+        CharTokenizer("ab").to_json().replace('"a"', '"\\ud800"'),
+        "half of a surrogate pair",
+    ),
+    "two characters": (
+        CharTokenizer("ab").to_json().replace('"a"', '"aa"'),
+        "not single characters in sorted order",
+    ),
+    "unsorted": (
+        CharTokenizer("ab").to_json().replace('"a"', '"c"'),
+        "not single characters in sorted order",
+    ),
+    "no characters": (
+        CharTokenizer("a").to_json().replace('"a": 0', ""),
+        "not single characters in sorted order",
+    ),
 }
 
 
@@ -255,7 +295,7 @@ def test_files_that_cannot_be_used(name, tmp_path):
         load_tokenizer(tmp_path)
 
 
-# --- the yardstick ------------------------------------------------------------------------------------------------------
+# --- the yardstick --------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -267,7 +307,9 @@ def test_the_same_tokens_are_learnt(hf):
     theirs = hf.Tokenizer(hf.models.BPE())
     theirs.pre_tokenizer = hf.pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = hf.pre_tokenizers.ByteLevel.alphabet()
-    trainer = hf.trainers.BpeTrainer(vocab_size=900, min_frequency=2, initial_alphabet=alphabet, show_progress=False)
+    trainer = hf.trainers.BpeTrainer(
+        vocab_size=900, min_frequency=2, initial_alphabet=alphabet, show_progress=False
+    )
     theirs.train_from_iterator([MIXED], trainer)
     assert theirs.get_vocab() == {name: i for i, name in enumerate(BPETokenizer.learn(MIXED, 900).names())}
 
@@ -277,20 +319,27 @@ def test_the_same_ids_and_texts(hf):
     special = BPETokenizer([*BPE.pieces, b"<|endoftext|>", b"<|end"], BPE.merges, (400, 401))
     theirs = {tokenizer: hf.Tokenizer.from_str(tokenizer.to_json()) for tokenizer in (BPE, special)}
     characters = st.characters(codec="utf-8") | st.sampled_from(" \n\r'stdlve0½中，\u0301\u3000")
-    texts = st.lists(st.text(characters) | st.sampled_from(["<|endoftext|>", "<|end", "'re", " the", MIXED[:300]])).map("".join)
+    texts = st.lists(
+        st.text(characters) | st.sampled_from(["<|endoftext|>", "<|end", "'re", " the", MIXED[:300]])
+    ).map("".join)
 
     @given(texts)
     @settings(max_examples=400)
     def check(text):
         for ours, yardstick in theirs.items():
             ids = ours.encode(text).tolist()
-            assert yardstick.encode(text).ids == ids and yardstick.decode(ids, skip_special_tokens=False) == text
+            assert (
+                yardstick.encode(text).ids == ids and yardstick.decode(ids, skip_special_tokens=False) == text
+            )
             for part in (ids[1:], ids[:-1], ids[::-1]):  # where characters are broken
                 assert yardstick.decode(part, skip_special_tokens=False) == ours.decode(part)
         if text:
             ours = CharTokenizer(text)
             yardstick = hf.Tokenizer.from_str(ours.to_json())
-            assert yardstick.encode(text).ids == ours.encode(text).tolist() and yardstick.decode(ours.encode(text)) == text
+            assert (
+                yardstick.encode(text).ids == ours.encode(text).tolist()
+                and yardstick.decode(ours.encode(text)) == text
+            )
 
     check()
 
@@ -301,7 +350,9 @@ def test_every_character_is_of_the_same_kind(hf):
     for character in map(chr, range(0x40000)):
         if unicodedata.category(character) not in ("Co", "Cs"):
             text = f"{character}a{character}1{character}.{character}"
-            assert [text[slice(*span)] for _, span in split(text)] == list(bpe.split_words(text)), hex(ord(character))
+            assert [text[slice(*span)] for _, span in split(text)] == list(bpe.split_words(text)), hex(
+                ord(character)
+            )
 
 
 def test_byte_characters(hf):

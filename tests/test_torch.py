@@ -43,7 +43,9 @@ def test_twenty_steps_of_training(architecture, dtype, tolerance):
         assert float(a) == pytest.approx(b.item(), abs=tolerance)
         if dtype == np.float64:
             for name, p in model.named_parameters():
-                np.testing.assert_allclose(p.grad, weights[name].grad.numpy(), atol=1e-10, rtol=1e-8, err_msg=name)
+                np.testing.assert_allclose(
+                    p.grad, weights[name].grad.numpy(), atol=1e-10, rtol=1e-8, err_msg=name
+                )
         ours.step()
         theirs.step()
 

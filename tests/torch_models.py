@@ -17,7 +17,9 @@ def loss(weights, config, ids, targets):
     T, C = ids.shape[1], config.n_embd
     x = w("wte.weight")[ids] + w("wpe.weight")[:T]
     future = torch.triu(torch.ones(T, T, dtype=torch.bool), 1)
-    activation = {"relu": F.relu, "gelu": lambda t: F.gelu(t, approximate="tanh"), "gelu_exact": F.gelu}[config.activation]
+    activation = {"relu": F.relu, "gelu": lambda t: F.gelu(t, approximate="tanh"), "gelu_exact": F.gelu}[
+        config.activation
+    ]
     norm = lambda x, name: F.layer_norm(x, (C,), w(f"{name}.weight"), w(f"{name}.bias"))
 
     def linear(x, name):

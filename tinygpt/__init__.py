@@ -1,4 +1,7 @@
-"""A GPT trained by a hand-written autograd engine. Start with `model.py`; `train.py` beside this package is the loop."""
+"""A GPT trained by a hand-written autograd engine.
+
+Start with `model.py`; `train.py` beside this package is the loop.
+"""
 
 import autograd
 

@@ -1,4 +1,6 @@
-"""Where a NaN or an infinity comes from: the steps since the last checkpoint once more, looking at every array."""
+"""Where a NaN or an infinity comes from: the steps since the last checkpoint once more, looking at every
+array.
+"""
 
 import sys
 
@@ -9,13 +11,19 @@ from tinygpt.model import Module
 
 
 def report(loss, step, run_folder, workers, optimizer, train_step):
-    """The error message for a loss that became NaN or infinite by this step; train_step(step) may be None: no replay."""
+    """The error message for a loss that became NaN or infinite by this step; train_step(step) may be None: no
+    replay.
+    """
     try:
         saved = checkpoint.load(run_folder)
     except UserError as error:
-        return f"the loss became {loss} by step {step}; try a lower --learning-rate or --grad-clip 1 ({error})"
+        return (
+            f"the loss became {loss} by step {step}; try a lower --learning-rate or --grad-clip 1 ({error})"
+        )
     cause = (
-        f"first in {first_anomaly(saved, step, workers, optimizer, train_step)}" if train_step else "--detect-anomaly says why"
+        f"first in {first_anomaly(saved, step, workers, optimizer, train_step)}"
+        if train_step
+        else "--detect-anomaly says why"
     )
     return (
         f"the loss became {loss} by step {step}, {cause}; {saved.folder} is kept: "
@@ -24,7 +32,10 @@ def report(loss, step, run_folder, workers, optimizer, train_step):
 
 
 def first_anomaly(saved, last_step, workers, optimizer, train_step):
-    """Step, module and operation that first made a number infinite or NaN. The steps up to last_step run again."""
+    """Step, module and operation that first made a number infinite or NaN.
+
+    The steps up to last_step run again.
+    """
     model, *others = workers.replicas
     names = {id(module): name for replica in (model, *others) for name, module in replica.named_modules()}
     saved.restore(model, optimizer)

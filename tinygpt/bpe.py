@@ -1,8 +1,10 @@
-"""Byte-pair encoding (Sennrich et al. 2016) on bytes, as in GPT-2: how merges are learnt from a text and applied to one.
+"""Byte-pair encoding (Sennrich et al. 2016) on bytes, as in GPT-2: how merges are learnt from a text and
+applied to one.
 
-A text is split into words first, and no token crosses a word's end. Then every word starts as its UTF-8 bytes, and the
-merges, pairs of neighbouring tokens that become one, are carried out in the order in which they were learnt. Both
-learning and applying keep all words in flat arrays, so that a pair is merged at all its places by a few array operations.
+A text is split into words first, and no token crosses a word's end. Then every word starts as its UTF-8
+bytes, and the merges, pairs of neighbouring tokens that become one, are carried out in the order in which
+they were learnt. Both learning and applying keep all words in flat arrays, so that a pair is merged at all
+its places by a few array operations.
 """
 
 import functools
@@ -13,7 +15,8 @@ import unicodedata
 
 import numpy as np
 
-# GPT-2's rule in ASCII: contractions; letters, digits or signs with a space before them; white space but for that space.
+# GPT-2's rule in ASCII: contractions; letters, digits or signs with a space before them; white space but for
+# that space.
 WORD = re.compile(rb"'(?:[stmd]|ll|ve|re)| ?[A-Za-z]+| ?[0-9]+| ?[^\sA-Za-z0-9]+|\s+(?!\S)|\s+")
 WHITE_SPACE = "\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 # What Unicode 15 and 16 added, so that all versions of Python split alike.
@@ -26,6 +29,7 @@ NEW_LETTERS = (
     "\U0002ebf0-\U0002ee5d\U00031350-\U000323af"
 )
 NEW_DIGITS = (
+    ""
     "\U00010d40-\U00010d49\U000116d0-\U000116e3\U00011bf0-\U00011bf9\U00011f50-\U00011f59\U00016130-\U00016139"
     "\U00016d70-\U00016d79\U0001ccf0-\U0001ccf9\U0001d2c0-\U0001d2d3\U0001e4f0-\U0001e4f9\U0001e5f1-\U0001e5fa"
 )
@@ -38,10 +42,14 @@ def code_points(text):
 
 @functools.cache
 def _ascii_table():
-    """uint8 (1,114,112): every code point's stand-in among ASCII, which Python's `re` can tell letters and digits of."""
+    """uint8 (1,114,112): every code point's stand-in among ASCII, which Python's `re` can tell letters and
+    digits of.
+    """
     stand_in = {"L": "A", "N": "0"}
     categories = map(unicodedata.category, map(chr, range(sys.maxunicode + 1)))
-    table = np.frombuffer("".join([stand_in.get(category[0], ".") for category in categories]).encode(), np.uint8).copy()
+    table = np.frombuffer(
+        "".join([stand_in.get(category[0], ".") for category in categories]).encode(), np.uint8
+    ).copy()
     for ranges, character in ((NEW_LETTERS, "A"), (NEW_DIGITS, "0"), (WHITE_SPACE, "\t")):
         for first, last in re.findall(r"(.)(?:-(.))?", ranges, re.DOTALL):
             table[ord(first) : ord(last or first) + 1] = ord(character)
@@ -61,20 +69,25 @@ END, GONE = -1, -2  # in place of a token: between two words, and where the seco
 class Words:
     """Many words as linked lists of token ids in flat arrays. Positions are indices into them.
 
-    A pair of tokens comes to stand side by side only at the moment when the younger of them is made (or, if both are
-    bytes, at the start). So its positions can be listed once, in order, and later only disappear.
+    A pair of tokens comes to stand side by side only at the moment when the younger of them is made (or, if
+    both are bytes, at the start). So its positions can be listed once, in order, and later only disappear.
     """
 
     def __init__(self, words, counts, byte_ids):
-        """words: iterable of str; counts: how often each occurs, or 1; byte_ids (256): the token of each byte."""
-        codes = np.frombuffer(b"\xff".join([b"", *(word.encode() for word in words), b""]), np.uint8)  # UTF-8 has no 0xff
+        """words: iterable of str; counts: how often each occurs, or 1; byte_ids (256): the token of each
+        byte.
+        """
+        # UTF-8 has no 0xff
+        codes = np.frombuffer(b"\xff".join([b"", *(word.encode() for word in words), b""]), np.uint8)
         self.ids = np.where(codes == 0xFF, END, byte_ids[codes]).astype(np.int32)
         self.next, self.previous = np.arange(1, len(codes) + 1), np.arange(-1, len(codes) - 1)
         lengths = np.diff(np.flatnonzero(codes == 0xFF), append=len(codes))
         self.counts = np.repeat([*counts, 0], lengths)
 
     def pairs(self, starts, least=1):
-        """Yield ((a, b), positions, count) for the different pairs at these positions that occur `least` times."""
+        """Yield ((a, b), positions, count) for the different pairs at these positions that occur `least`
+        times.
+        """
         a, b = self.ids[starts], self.ids[self.next[starts]]
         inside = (a >= 0) & (b >= 0)
         starts, keys = starts[inside], (a[inside].astype(np.int64) << 32) | b[inside]
@@ -84,7 +97,9 @@ class Words:
         last = np.append(first[1:], len(keys))
         counts = np.add.reduceat(self.counts[starts], first) if len(first) else first
         often = counts >= least
-        for key, i, j, count in zip(*(x[often].tolist() for x in (keys[first], first, last, counts)), strict=True):
+        for key, i, j, count in zip(
+            *(x[often].tolist() for x in (keys[first], first, last, counts)), strict=True
+        ):
             yield (key >> 32, key & 0xFFFFFFFF), starts[i:j], count
 
     def still(self, pair, positions):
@@ -92,7 +107,10 @@ class Words:
         return positions[(self.ids[positions] == pair[0]) & (self.ids[self.next[positions]] == pair[1])]
 
     def merge(self, pair, positions, new):
-        """Make the pair at these positions the token `new`, from left to right. Returns where pairs with `new` start."""
+        """Make the pair at these positions the token `new`, from left to right.
+
+        Returns where pairs with `new` start.
+        """
         p = self.still(pair, positions)
         if pair[0] == pair[1]:
             p = self._every_second(p)
@@ -113,10 +131,12 @@ class Words:
 
 
 def learn(word_counts, n_merges, byte_ids):
-    """Up to n_merges pairs (a, b) of ids, most frequent first; merge i makes token 256 + i. Ends when no pair occurs twice.
+    """Up to n_merges pairs (a, b) of ids, most frequent first; merge i makes token 256 + i. Ends when no pair
+    occurs twice.
 
-    word_counts: dict of word -> count. Of equally frequent pairs the one with the smallest ids is taken. A pair's count
-    only falls after it is first seen: the heap holds an upper bound, which is put right when it comes to the top.
+    word_counts: dict of word -> count. Of equally frequent pairs the one with the smallest ids is taken. A
+    pair's count only falls after it is first seen: the heap holds an upper bound, which is put right when it
+    comes to the top.
     """
     words = Words(word_counts, list(word_counts.values()), byte_ids)
     merges, heap, where = [], [], {}
@@ -140,7 +160,10 @@ def learn(word_counts, n_merges, byte_ids):
 
 
 def apply(words, merges, byte_ids):
-    """The ids of a list of words as an int32 array. merges: dict of pair -> (rank, token), in the order of learning."""
+    """The ids of a list of words as an int32 array.
+
+    merges: dict of pair -> (rank, token), in the order of learning.
+    """
     words = Words(words, [1] * len(words), byte_ids)
     heap, where = [], {}
 

@@ -1,9 +1,10 @@
 """Saving a training run and loading it back: safetensors for arrays, JSON for the rest; never pickle.
 
-A checkpoint is a folder `ckpt/step_004500/` with model.safetensors, optim.safetensors, config.json, tokenizer.json and
-state.json, which holds the SHA-256 of the others and, in its `seal`, of itself. It is written under another name,
-flushed to the disk and then renamed, so it is there whole or not at all; the newest is the one with the highest step.
-The files `latest` and `best` beside it name a checkpoint each, for people and other programs.
+A checkpoint is a folder `ckpt/step_004500/` with model.safetensors, optim.safetensors, config.json,
+tokenizer.json and state.json, which holds the SHA-256 of the others and, in its `seal`, of itself. It is
+written under another name, flushed to the disk and then renamed, so it is there whole or not at all; the
+newest is the one with the highest step. The files `latest` and `best` beside it name a checkpoint each, for
+people and other programs.
 """
 
 import contextlib
@@ -37,14 +38,15 @@ STATE = {  # the fields of state.json that a reader relies on
 }  # fmt: skip
 
 
-# --- writing --------------------------------------------------------------------------------------------------------
+# --- writing --------------------------------------------------------------------------------------
 
 
 def save(run_folder, model, optimizer, tokenizer, state):
-    """Write the checkpoint of state["step"] (a JSON-able dict) and delete the others but the best. Returns its folder.
+    """Write the checkpoint of state["step"] (a JSON-able dict) and delete the others but the best. Returns
+    its folder.
 
-    If it is there already (the run was resumed from it) it stays as it is. UserError if it cannot be written; what was
-    there before is still there then.
+    If it is there already (the run was resumed from it) it stays as it is. UserError if it cannot be written;
+    what was there before is still there then.
     """
     ckpt = Path(run_folder) / "ckpt"
     folder = ckpt / _name(state["step"])
@@ -63,7 +65,11 @@ def save(run_folder, model, optimizer, tokenizer, state):
         kept = folders(ckpt)
         raise UserError(
             f"cannot save {folder}: {getattr(error, 'strerror', None) or error}; "
-            + (f"{kept[-1]} is whole: make room and --resume {run_folder}" if kept else "there is no checkpoint yet")
+            + (
+                f"{kept[-1]} is whole: make room and --resume {run_folder}"
+                if kept
+                else "there is no checkpoint yet"
+            )
         ) from None
     return folder
 
@@ -73,12 +79,17 @@ def _write(folder, model, optimizer, tokenizer, state):
     os.mkdir(folder)
     weights = {name: to_numpy(p.data) for name, p in model.named_parameters()}
     _write_arrays(folder / "model.safetensors", weights, metadata={"format": "pt"})
-    moments = {f"{i}.{key}": to_numpy(group[key]) for i, group in enumerate(optimizer.groups) for key in ("m", "v")}
+    moments = {
+        f"{i}.{key}": to_numpy(group[key]) for i, group in enumerate(optimizer.groups) for key in ("m", "v")
+    }
     _write_arrays(folder / "optim.safetensors", moments)
     files.create(folder / "config.json", json.dumps(dataclasses.asdict(model.config), indent=1) + "\n")
     files.create(folder / "tokenizer.json", tokenizer.to_json())
     hashes = {name: _sha256(folder / name) for name in FILES}
-    files.create(folder / "state.json", seal({**state, "format": FORMAT, "optimizer_steps": optimizer.steps, "sha256": hashes}))
+    files.create(
+        folder / "state.json",
+        seal({**state, "format": FORMAT, "optimizer_steps": optimizer.steps, "sha256": hashes}),
+    )
     for name in ("model.safetensors", "optim.safetensors"):
         shutil.copymode(folder / "state.json", folder / name)  # safetensors lets nobody else read them
     files.flush(folder)
@@ -98,7 +109,8 @@ def keep_only(ckpt, step, best):
             files.write(ckpt / name, folder.name + "\n")
     for entry in sorted(ckpt.iterdir()):
         if step_of(entry) is not None and entry not in kept.values():
-            entry = entry.rename(ckpt / f".{entry.name}.old")  # half deleted, it must not look like a checkpoint
+            # half deleted, it must not look like a checkpoint
+            entry = entry.rename(ckpt / f".{entry.name}.old")
         if entry.name.startswith(".") and entry.suffix in (".old", ".tmp"):
             files.remove(entry)
 
@@ -110,12 +122,15 @@ def seal(state):
 
 
 def is_finite(optimizer):
-    """Whether all weights and moments are numbers. (A sum that overflows stands for weights far beyond use.)"""
+    """Whether all weights and moments are numbers.
+
+    (A sum that overflows stands for weights far beyond use.)
+    """
     arrays = [group[key] for group in optimizer.groups for key in ("data", "m", "v")]
     return all(math.isfinite(float(array.sum())) for array in arrays)
 
 
-# --- reading --------------------------------------------------------------------------------------------------------
+# --- reading --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -140,7 +155,9 @@ class Checkpoint:
         """The GPT with its weights."""
         config, path = self.model_config(), self.folder / "model.safetensors"
         if 4 * parameter_count(config) > path.stat().st_size:  # before memory is asked for
-            raise UserError(f"{path} is too small for the {parameter_count(config):,} parameters of config.json")
+            raise UserError(
+                f"{path} is too small for the {parameter_count(config):,} parameters of config.json"
+            )
         model = GPT(config, seed=None)
         self._load_weights(model)
         return model
@@ -157,12 +174,17 @@ class Checkpoint:
 
 
 def load(path):
-    """The Checkpoint in a run's folder (its newest) or in a checkpoint's own. UserError names the file that is wrong."""
+    """The Checkpoint in a run's folder (its newest) or in a checkpoint's own.
+
+    UserError names the file that is wrong.
+    """
     folder = find(path)
     state = _read_state(folder / "state.json")
     for name in FILES:
         if not (folder / name).is_file() or _sha256(folder / name) != state["sha256"][name]:
-            raise UserError(f"{folder / name} is missing or damaged (its checksum differs); {_others(folder)}")
+            raise UserError(
+                f"{folder / name} is missing or damaged (its checksum differs); {_others(folder)}"
+            )
     return Checkpoint(folder, state)
 
 
@@ -172,13 +194,16 @@ def load_for_sampling(path):
     model, tokenizer = saved.model(), saved.tokenizer()
     if model.config.vocab_size < tokenizer.vocab_size:
         raise UserError(
-            f"{saved.folder}: tokenizer.json has {tokenizer.vocab_size} tokens, config.json {model.config.vocab_size}"
+            f"{saved.folder}: tokenizer.json has {tokenizer.vocab_size} tokens, config.json "
+            f"{model.config.vocab_size}"
         )
     return model, tokenizer, saved.state
 
 
 def find(path):
-    """The folder of the newest checkpoint of a run, or of the one that is named: by its own path, by `latest` or `best`."""
+    """The folder of the newest checkpoint of a run, or of the one that is named: by its own path, by `latest`
+    or `best`.
+    """
     path = Path(path)
     if path.name in ("latest", "best") and path.is_file():
         name = _read_text(path, 100).strip()
@@ -189,24 +214,34 @@ def find(path):
         return path
     found = folders(path / "ckpt")
     if path.is_file():
-        raise UserError(f"{path} is a file; give the folder of a run, such as runs/NAME (a pickle or .pt is never read)")
+        raise UserError(
+            f"{path} is a file; give the folder of a run, such as runs/NAME (a pickle or .pt is never read)"
+        )
     if not found:
         raise UserError(f"{path} has no checkpoint; give the folder of a run, such as runs/NAME")
     return found[-1]
 
 
 def read_arrays(path, shapes):
-    """Yield (name, float32 array) for each name in `shapes`, one at a time. UserError unless the file holds just these."""
+    """Yield (name, float32 array) for each name in `shapes`, one at a time.
+
+    UserError unless the file holds just these.
+    """
     check_header(path)
     try:
         with safe_open(path, framework="np") as file:
             names = set(file.keys())
             for name in sorted(shapes.keys() ^ names):
-                raise UserError(f"{path}: tensor {name} is " + ("missing" if name in shapes else "not one of this model's"))
+                raise UserError(
+                    f"{path}: tensor {name} is "
+                    + ("missing" if name in shapes else "not one of this model's")
+                )
             for name, shape in shapes.items():
                 found = file.get_slice(name)
                 if (found.get_dtype(), tuple(found.get_shape())) != ("F32", shape):
-                    raise UserError(f"{path}: {name} should be F32 {shape}, found {found.get_dtype()} {found.get_shape()}")
+                    raise UserError(
+                        f"{path}: {name} should be F32 {shape}, found {found.get_dtype()} {found.get_shape()}"
+                    )
                 yield name, file.get_tensor(name)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
@@ -220,10 +255,14 @@ def check_header(path):
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     if start[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
-        raise UserError(f"{path} is a pickle or a .pt file, which can run code: never read; convert it to safetensors")
+        raise UserError(
+            f"{path} is a pickle or a .pt file, which can run code: never read; convert it to safetensors"
+        )
     length = int.from_bytes(start, "little")
     if len(start) < 8 or length > min(size - 8, LARGEST_HEADER):
-        raise UserError(f"{path} is truncated or not a safetensors file: {size:,} bytes, with a header of {length:,}")
+        raise UserError(
+            f"{path} is truncated or not a safetensors file: {size:,} bytes, with a header of {length:,}"
+        )
 
 
 def _fill(targets, path):
@@ -235,15 +274,22 @@ def _fill(targets, path):
 def _read_state(path):
     state = read_json(path)
     if state.get("format") != FORMAT:
-        raise UserError(f"{path}: format {state.get('format')!r:.80} is not known to this version, which reads {FORMAT}")
+        raise UserError(
+            f"{path}: format {state.get('format')!r:.80} is not known to this version, which reads {FORMAT}"
+        )
     if not _is_sealed(state, path):
         raise UserError(f"{path} is damaged (its seal differs); {_others(path.parent)}")
     for name, kind in STATE.items():
         if not isinstance(state.get(name), kind) or (kind is int and not 0 <= state[name] < 2**53):
-            raise UserError(f"{path}: {name} should be of type {kind.__name__}, found {state.get(name)!r:.80}")
+            raise UserError(
+                f"{path}: {name} should be of type {kind.__name__}, found {state.get(name)!r:.80}"
+            )
     if sorted(state["sha256"]) != sorted(FILES):
         raise UserError(f"{path}: the files named are {sorted(state['sha256'])!r:.200}, not {sorted(FILES)}")
-    if state["best"] and {name: type(value) for name, value in state["best"].items()} != {"step": int, "val_loss": float}:
+    if state["best"] and {name: type(value) for name, value in state["best"].items()} != {
+        "step": int,
+        "val_loss": float,
+    }:
         raise UserError(f"{path}: best should hold a step and a val_loss, found {state['best']!r:.80}")
     return state
 
@@ -291,7 +337,9 @@ def _read_text(path, largest):
         if not path.is_file():
             raise UserError(f"{path} is missing or not a file")
         if path.stat().st_size > largest:
-            raise UserError(f"{path} has {path.stat().st_size:,} bytes; more than {largest:,} cannot be right")
+            raise UserError(
+                f"{path} has {path.stat().st_size:,} bytes; more than {largest:,} cannot be right"
+            )
         return path.read_bytes().decode()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {error}") from None

@@ -31,14 +31,22 @@ def _flags_near(parser, word):
 def train_config(argv):
     """(TrainConfig, start, device, why that device) from train.py's arguments: preset < TOML file < flags.
 
-    `start` says how to begin: overwrite, force (booleans) and saved, the Checkpoint to resume from or None. Then its
-    settings take the preset's place.
+    `start` says how to begin: overwrite, force (booleans) and saved, the Checkpoint to resume from or None.
+    Then its settings take the preset's place.
     """
     parser = Parser(prog="train.py", description="Train a GPT on any UTF-8 text.", allow_abbrev=False)
-    parser.add_argument("--config", metavar="FILE", help="a TOML file of settings; flags go before it, it before the preset")
+    parser.add_argument(
+        "--config", metavar="FILE", help="a TOML file of settings; flags go before it, it before the preset"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the run folder given with --out")
-    parser.add_argument("--resume", metavar="RUN", help="go on with the run in this folder, or from one of its checkpoints")
-    parser.add_argument("--force", action="store_true", help="resume although data or settings differ, or to an older checkpoint")
+    parser.add_argument(
+        "--resume", metavar="RUN", help="go on with the run in this folder, or from one of its checkpoints"
+    )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="resume although data or settings differ, or to an older checkpoint",
+    )
     for field in dataclasses.fields(TrainConfig):
         flag = "--" + field.name.replace("_", "-")
         text = f"{field.metadata['help']} (default: {field.default!r})".replace("%", "%%")
@@ -76,7 +84,8 @@ def device_for(wanted):
 
 def exit_with_code(function):
     """Run a command; the user's mistakes become one line on stderr and exit code 2."""
-    warnings.filterwarnings("ignore", category=RuntimeWarning, module="autograd")  # the loop reports overflow and nan
+    # the loop reports overflow and nan
+    warnings.filterwarnings("ignore", category=RuntimeWarning, module="autograd")
     try:
         function()
     except UserError as error:
@@ -90,7 +99,10 @@ def exit_with_code(function):
         sys.stderr.close()
         sys.exit(0)
     except OSError as error:
-        print(f"error: {speaker()}{error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
+        print(
+            f"error: {speaker()}{error.filename or 'input or output'}: {error.strerror or error}",
+            file=sys.stderr,
+        )
         sys.exit(2)
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)

@@ -38,7 +38,9 @@ def sample(argv):
     if len(ids) > model.config.block_size:
         note(f"only the last {model.config.block_size} of {len(ids)} prompt tokens fit the context")
     options = {name: getattr(args, name) for name in ("temperature", "top_k", "top_p", "seed", "when_full")}
-    rows = generate_rows(model.to(args.device), ids, args.tokens, args.samples, vocab_size=tokenizer.vocab_size, **options)
+    rows = generate_rows(
+        model.to(args.device), ids, args.tokens, args.samples, vocab_size=tokenizer.vocab_size, **options
+    )
     with _output(args.out) as file:
         write_samples(file, prompt, [TextStream(tokenizer, args.stop) for _ in range(args.samples)], rows)
 
@@ -66,7 +68,10 @@ def evaluate(argv):
     parser.add_argument("run", help=MODEL_HELP)
     parser.add_argument("--data", default="", help="a text, as for train.py (default: that of the run)")
     parser.add_argument(
-        "--split", choices=("val", "train", "all"), default="val", help="which part of it (default: val, the last tenth)"
+        "--split",
+        choices=("val", "train", "all"),
+        default="val",
+        help="which part of it (default: val, the last tenth)",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     args = parser.parse_args(argv)
@@ -77,7 +82,10 @@ def evaluate(argv):
     part = {"train": train, "val": val, "all": text}[args.split]
     ids = tokenizer.encode(part, offset=len(train) if args.split == "val" else 0)
     if len(ids) < 2:
-        raise UserError(f"the text has {len(ids)} tokens in this part ({args.split}); it takes 2 to predict one from the other")
+        raise UserError(
+            f"the text has {len(ids)} tokens in this part ({args.split}); it takes 2 to predict one from the "
+            "other"
+        )
     loss = total_loss(model.to(device), ids, device, progress=sys.stderr.isatty()) / (len(ids) - 1)
     if not math.isfinite(loss):
         raise UserError(f"the loss is {loss}: the model's weights are damaged or its training diverged")
@@ -106,12 +114,28 @@ def sampling_arguments(argv):
     parser = Parser(prog="python -m tinygpt sample", description=sample.__doc__, allow_abbrev=False)
     parser.add_argument("run", help=MODEL_HELP)
     add = parser.add_argument
-    add("--prompt", default="", metavar="TEXT", help="text to continue; - reads it from standard input (default: a line break)")
+    add(
+        "--prompt",
+        default="",
+        metavar="TEXT",
+        help="text to continue; - reads it from standard input (default: a line break)",
+    )
     add("--tokens", type=int, default=500, help="how many tokens to write at most (default: 500)")
     add("--temperature", type=float, default=0.8, help="below 1 bolder, 0 greedy (default: 0.8)")
     add("--top-k", type=int, default=0, help="choose among the k most likely only (default: 0, all)")
-    add("--top-p", type=float, default=1.0, help="choose among the most likely that together have this chance (default: 1, all)")
-    add("--stop", action="append", default=[], metavar="TEXT", help="end before this text; may be given several times")
+    add(
+        "--top-p",
+        type=float,
+        default=1.0,
+        help="choose among the most likely that together have this chance (default: 1, all)",
+    )
+    add(
+        "--stop",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="end before this text; may be given several times",
+    )
     add("--samples", type=int, default=1, help="how many different texts to write (default: 1)")
     add("--seed", type=int, default=1337, help="names the choices made (default: 1337)")
     add("--out", metavar="FILE", help="write into this file instead")
@@ -138,7 +162,10 @@ def sampling_arguments(argv):
 
 
 def write_samples(file, prompt, streams, rows):
-    """Write texts that go on from the prompt: for each row of tokens a TextStream. The first one is shown as it comes."""
+    """Write texts that go on from the prompt: for each row of tokens a TextStream.
+
+    The first one is shown as it comes.
+    """
     texts, several = [[] for _ in streams], len(streams) > 1
     print("--- 1 ---\n" * several + prompt, end="", file=file, flush=True)
     for row in rows:

@@ -19,9 +19,21 @@ class UserError(Exception):
 
 ARCHITECTURES = {
     "reference": dict(  # the GPT of the reference run
-        activation="relu", qkv_bias=False, tied_head=False, head_bias=True, embedding_dropout=False, scaled_init=False
+        activation="relu",
+        qkv_bias=False,
+        tied_head=False,
+        head_bias=True,
+        embedding_dropout=False,
+        scaled_init=False,
     ),
-    "gpt2": dict(activation="gelu", qkv_bias=True, tied_head=True, head_bias=False, embedding_dropout=True, scaled_init=True),
+    "gpt2": dict(
+        activation="gelu",
+        qkv_bias=True,
+        tied_head=True,
+        head_bias=False,
+        embedding_dropout=True,
+        scaled_init=True,
+    ),
 }
 
 
@@ -46,7 +58,10 @@ class GPTConfig:
         for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         if self.n_embd % self.n_head:
-            raise UserError(f"n_embd {self.n_embd} is not divisible by n_head {self.n_head}: every head gets an equal share")
+            raise UserError(
+                f"n_embd {self.n_embd} is not divisible by n_head {self.n_head}: every head gets an equal "
+                "share"
+            )
         _require(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and below 1")
 
 
@@ -59,18 +74,25 @@ class TrainConfig:
     """A run. Every field is a flag of train.py, with dashes for underscores, and a key of config.toml."""
 
     preset: str = setting(
-        "", "laptop, zh (Chinese), shakespeare, finetune or smoke; empty: shakespeare on a GPU, laptop on a CPU"
+        "",
+        "laptop, zh (Chinese), shakespeare, finetune or smoke; empty: shakespeare on a GPU, laptop on a CPU",
     )
     data: str = setting(
         "",
         "shakespeare, python, or a UTF-8 file (BOM dropped, CRLF to LF); empty: shakespeare, or else python",
     )
-    init_from: str = setting("", "a GPT-2 folder or a run: go on from its weights, with its shape and tokenizer")
-    tokenizer: str = setting("char", "char, bpe (byte-level, learnt from the data), or a tokenizer.json or its folder")
+    init_from: str = setting(
+        "", "a GPT-2 folder or a run: go on from its weights, with its shape and tokenizer"
+    )
+    tokenizer: str = setting(
+        "char", "char, bpe (byte-level, learnt from the data), or a tokenizer.json or its folder"
+    )
     vocab_size: int = setting(2048, "tokens of a learnt bpe; fewer if the data has no more that occur twice")
     out: str = setting("", "folder for the run; empty: the first free runs/PRESET-DATA")
     device: str = setting("auto", "auto, cpu, cuda or cuda:N")
-    precision: str = setting("tf32", "matrix products on a GPU: fp32, tf32 or bf16 (sums are float32 in each)")
+    precision: str = setting(
+        "tf32", "matrix products on a GPU: fp32, tf32 or bf16 (sums are float32 in each)"
+    )
     seed: int = setting(1337, "names the initial weights, the batches and the dropout masks")
     architecture: str = setting("reference", "reference (ReLU, separate head) or gpt2 (GELU, tied head)")
     block_size: int = setting(256, "context length in tokens")
@@ -80,20 +102,26 @@ class TrainConfig:
     dropout: float = setting(0.2, "probability of dropping, rounded to 1/256; 0 for none")
     batch_size: int = setting(64, "sequences per step")
     max_steps: int = setting(5000, "optimizer steps of the whole schedule")
-    stop_after: int = setting(0, "save and stop after this many steps without changing the schedule; 0: run to the end")
+    stop_after: int = setting(
+        0, "save and stop after this many steps without changing the schedule; 0: run to the end"
+    )
     learning_rate: float = setting(3e-4, "peak learning rate")
     warmup_steps: int = setting(0, "steps of linear warm-up")
     min_lr: float = setting(-1.0, "where the cosine decay ends; negative: a constant learning rate")
     beta1: float = setting(0.9, "AdamW's decay of the mean")
     beta2: float = setting(0.999, "AdamW's decay of the mean square")
     weight_decay: float = setting(0.01, "AdamW's decoupled weight decay")
-    decay_vectors: bool = setting(False, "let weight decay act on biases and norms too, as PyTorch's default does")
+    decay_vectors: bool = setting(
+        False, "let weight decay act on biases and norms too, as PyTorch's default does"
+    )
     grad_clip: float = setting(0.0, "largest gradient norm; 0 for no clipping")
     eval_interval: int = setting(500, "steps between evaluations")
     eval_iters: int = setting(200, "batches per evaluation, of train and of validation each")
     sample_tokens: int = setting(500, "tokens of the sample at every evaluation")
     threads: int = setting(0, "worker threads on a CPU; 0: chosen for the machine")
-    activation_checkpointing: bool = setting(False, "recompute each block in the backward pass: less memory, more time")
+    activation_checkpointing: bool = setting(
+        False, "recompute each block in the backward pass: less memory, more time"
+    )
     micro_batch: int = setting(0, "sequences a worker handles at once; 0: chosen for the model")
     detect_anomaly: bool = setting(
         True, "if the loss is no number, replay the steps since the last checkpoint to say where it began"
@@ -121,7 +149,9 @@ class TrainConfig:
 
     def model_config(self, vocab_size):
         """The GPTConfig of this run."""
-        shape = {name: getattr(self, name) for name in ("block_size", "n_layer", "n_head", "n_embd", "dropout")}
+        shape = {
+            name: getattr(self, name) for name in ("block_size", "n_layer", "n_head", "n_embd", "dropout")
+        }
         return GPTConfig(vocab_size=vocab_size, **shape, **ARCHITECTURES[self.architecture])
 
 
@@ -183,9 +213,13 @@ def read_toml(path):
 
 
 def from_dict(kind, settings, source):
-    """The config of a class, GPTConfig or TrainConfig; what an older version did not know has its default. UserError names
-    the source of the settings."""
-    missing = [f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING and f.name not in settings]
+    """The config of a class, GPTConfig or TrainConfig; what an older version did not know has its default.
+    UserError names the source of the settings."""
+    missing = [
+        f.name
+        for f in dataclasses.fields(kind)
+        if f.default is dataclasses.MISSING and f.name not in settings
+    ]
     if missing:
         raise UserError(f"{source}: {missing[0]} is missing")
     checked(kind, settings, source)
@@ -196,7 +230,9 @@ def from_dict(kind, settings, source):
 
 
 def checked(kind, settings, source):
-    """The settings (a dict read from `source`), if each is a field of that config class and of its type (int for float too)."""
+    """The settings (a dict read from `source`), if each is a field of that config class and of its type (int
+    for float too).
+    """
     fields = {f.name: f.type for f in dataclasses.fields(kind)}
     for key, value in settings.items():
         if key not in fields:
@@ -204,7 +240,9 @@ def checked(kind, settings, source):
         wanted = {float: (float, int)}.get(fields[key], fields[key])
         if not isinstance(value, wanted) or (isinstance(value, bool) and fields[key] is not bool):
             raise UserError(f"{source}: {key} must be {fields[key].__name__}, not {value!r:.80}")
-        if fields[key] in (int, float) and not abs(value) < (2**63 if fields[key] is int else math.inf):  # nor NaN
+        if fields[key] in (int, float) and not abs(value) < (
+            2**63 if fields[key] is int else math.inf
+        ):  # nor NaN
             raise UserError(f"{source}: {key} is {value!r:.80}; that is no number to work with")
     return settings
 

@@ -16,7 +16,8 @@ PROGRAM = 85e6  # Python, NumPy, matplotlib and OpenBLAS's buffers, measured
 
 
 def training_memory(model, threads, micro_batch, recompute_blocks, on_gpu=False):
-    """Bytes at the peak of a training step, for a GPTConfig: weights and moments, and per thread gradients and tape.
+    """Bytes at the peak of a training step, for a GPTConfig: weights and moments, and per thread gradients
+    and tape.
 
     On a GPU those of its memory, without what CUDA takes for itself.
     """
@@ -27,13 +28,16 @@ def training_memory(model, threads, micro_batch, recompute_blocks, on_gpu=False)
 
 def parameter_count(model):
     C, V = model.n_embd, model.vocab_size
-    block = 12 * C * C + 10 * C + 3 * C * model.qkv_bias  # 4 matrices; biases of c_proj, c_fc, c_proj; 2 norms
+    # 4 matrices; biases of c_proj, c_fc, c_proj; 2 norms
+    block = 12 * C * C + 10 * C + 3 * C * model.qkv_bias
     head = 0 if model.tied_head else C * V + V * model.head_bias
     return model.n_layer * block + (V + model.block_size) * C + 2 * C + head
 
 
 def activation_floats(model, micro_batch, recompute_blocks, on_gpu=False):
-    """Floats that a micro-batch needs at its peak: what the blocks keep, and the largest temporary arrays on top."""
+    """Floats that a micro-batch needs at its peak: what the blocks keep, and the largest temporary arrays on
+    top.
+    """
     C, V, T, H = model.n_embd, model.vocab_size, model.block_size, model.n_head
     tokens = micro_batch * T
     if on_gpu:  # every query has all T weights, and masks are drawn again instead of kept
@@ -41,11 +45,13 @@ def activation_floats(model, micro_batch, recompute_blocks, on_gpu=False):
         in_attention = tokens * H * T * (2 if model.dropout else 1)
     else:
         stops = [min(start + QUERY_BLOCK, T) for start in range(0, T, QUERY_BLOCK)]
-        scores = H * sum((stop - start) * stop for start, stop in zip([0, *stops], stops, strict=False)) / T  # per token
+        # per token
+        scores = H * sum((stop - start) * stop for start, stop in zip([0, *stops], stops, strict=False)) / T
         masks, chunk = (2 * C + H * T) / 4 if model.dropout else 0, max(256 * V, HEAD_CHUNK)
         in_attention = 3 * micro_batch * H * min(QUERY_BLOCK, T) * T
     hidden = 4 * C if model.activation == "relu" else 8 * C
-    block = 2 * C + 3 * C + scores + C + 2 * C + hidden + masks  # norm, qkv, weights, result, norm, MLP, dropout
+    # norm, qkv, weights, result, norm, MLP, dropout
+    block = 2 * C + 3 * C + scores + C + 2 * C + hidden + masks
     blocks = model.n_layer * C + block if recompute_blocks else model.n_layer * block
     in_block = 12 * C * tokens + 4 * C * C + in_attention  # gradients on their way
     in_head = 2 * V * C + (1 if on_gpu else 2) * min(chunk, tokens * V)
@@ -67,10 +73,16 @@ def report(config, workers, dataset, stream, steps):
     on_gpu = is_on_gpu(workers)
     if not on_gpu:
         needed = max(needed, peak_memory())  # learning a tokenizer may have taken more
-    lines = [f"memory: about {needed / 1e6:,.0f} MB" + " on the GPU" * on_gpu + " for each rank" * (workers.ranks.size > 1)]
+    lines = [
+        f"memory: about {needed / 1e6:,.0f} MB"
+        + " on the GPU" * on_gpu
+        + " for each rank" * (workers.ranks.size > 1)
+    ]
     if available and needed > available:
         lines[0] += f", but only {available / 1e6:,.0f} MB are free; " + advice_for(workers, available)
-    lines.append(f"time: about {duration(seconds_per_step(config, workers, dataset, stream) * steps)} of training")
+    lines.append(
+        f"time: about {duration(seconds_per_step(config, workers, dataset, stream) * steps)} of training"
+    )
     return "\n".join(lines)
 
 
@@ -79,9 +91,13 @@ def is_on_gpu(workers):
 
 
 def needed_and_available(workers):
-    """Bytes that a training step of these Workers needs, and that they can have (0 where the system does not say)."""
+    """Bytes that a training step of these Workers needs, and that they can have (0 where the system does not
+    say).
+    """
     model, on_gpu = workers.replicas[0], is_on_gpu(workers)
-    needed = training_memory(model.config, workers.threads, workers.micro_batch, model.transformer.recompute_blocks, on_gpu)
+    needed = training_memory(
+        model.config, workers.threads, workers.micro_batch, model.transformer.recompute_blocks, on_gpu
+    )
     return needed, gpu_memory() if on_gpu else (available_memory() or 0) / workers.ranks.neighbours
 
 
@@ -89,14 +105,16 @@ def out_of_gpu_memory(workers):
     """What to say when a step found too little memory: what it needs, and what would do with less."""
     needed, available = needed_and_available(workers)
     return (
-        f"the GPU's memory is full: a step needs about {needed / 1e6:,.0f} MB, and {available / 1e6:,.0f} MB can be had; "
-        + advice_for(workers, available)
+        f"the GPU's memory is full: a step needs about {needed / 1e6:,.0f} MB, and {available / 1e6:,.0f} MB "
+        "can be had; " + advice_for(workers, available)
     )
 
 
 def advice_for(workers, available):
     model = workers.replicas[0].config
-    return gpu_advice(model, workers.micro_batch, available) if is_on_gpu(workers) else advice(model, available)
+    return (
+        gpu_advice(model, workers.micro_batch, available) if is_on_gpu(workers) else advice(model, available)
+    )
 
 
 def advice(model, available):
@@ -127,7 +145,9 @@ def _smaller_model(model, available, on_gpu):
 
 
 def seconds_per_step(config, workers, dataset, stream):
-    """Measured on one round of micro-batches (the second: the first fills caches), scaled up to the whole batch."""
+    """Measured on one round of micro-batches (the second: the first fills caches), scaled up to the whole
+    batch.
+    """
     rows = min(config.batch_size, workers.threads * workers.micro_batch * workers.ranks.size)
     ids, targets = dataset.batch("train", rows, stream.at(step=0, site=BATCH_SITE))
     for _ in range(2):
@@ -145,7 +165,9 @@ def duration(seconds):
 
 
 def peak_memory(workers=None):
-    """Bytes of this process's largest resident set so far; or of the GPU's memory, if these Workers are on one."""
+    """Bytes of this process's largest resident set so far; or of the GPU's memory, if these Workers are on
+    one.
+    """
     if workers and is_on_gpu(workers):
         return array_module(workers.optimizer.gradient).get_default_memory_pool().total_bytes()
     try:  # getrusage would do, but on Linux it also counts what the parent held when it started this process

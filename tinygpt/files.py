@@ -1,4 +1,6 @@
-"""Files that a crash cannot spoil: whatever happens in between, the disk holds the old content or the new, whole."""
+"""Files that a crash cannot spoil: whatever happens in between, the disk holds the old content or the new,
+whole.
+"""
 
 import contextlib
 import os
@@ -51,7 +53,10 @@ def remove(path):
 
 
 def lock(path):
-    """Lock a file until the returned object goes or this process ends, however it ends. UserError if another holds it."""
+    """Lock a file until the returned object goes or this process ends, however it ends.
+
+    UserError if another holds it.
+    """
     file = open(path, "a+", encoding="utf-8")  # noqa: SIM115, as the lock lives as long as the file is open
     try:
         if fcntl:

@@ -14,7 +14,9 @@ END_OF_TEXT = "<|endoftext|>"  # GPT-2 saw it before every text
 
 
 class KeyValueCache:
-    """The keys and values (B, H, T, D) of all positions so far, for each block; `length` positions are filled."""
+    """The keys and values (B, H, T, D) of all positions so far, for each block; `length` positions are
+    filled.
+    """
 
     def __init__(self, model, rows=1):
         config = model.config
@@ -27,22 +29,36 @@ class KeyValueCache:
 
 
 def generate(model, ids, n_tokens, **options):
-    """Yield n_tokens token ids that continue the ids of a prompt: one row of `generate_rows`, with its options."""
+    """Yield n_tokens token ids that continue the ids of a prompt: one row of `generate_rows`, with its
+    options.
+    """
     for (token,) in generate_rows(model, ids, n_tokens, rows=1, **options):
         yield int(token)
 
 
-def generate_rows(model, ids, n_tokens, rows, temperature=1.0, top_k=0, top_p=1.0, seed=0, when_full="exact", vocab_size=None):
-    """Yield n_tokens arrays (rows): the next token of each of several different texts that continue one prompt.
+def generate_rows(
+    model,
+    ids,
+    n_tokens,
+    rows,
+    temperature=1.0,
+    top_k=0,
+    top_p=1.0,
+    seed=0,
+    when_full="exact",
+    vocab_size=None,
+):
+    """Yield n_tokens arrays (rows): the next token of each of several different texts that continue one
+    prompt.
 
-    ids: the prompt's tokens (at least one; the last block_size are looked at). temperature, top_k and top_p shape the
-    `probabilities`; tokens from vocab_size on, which a model may have beyond its tokenizer, are left out. A row's
-    choices depend on the seed and its number alone, not on how many rows there are.
+    ids: the prompt's tokens (at least one; the last block_size are looked at). temperature, top_k and top_p
+    shape the `probabilities`; tokens from vocab_size on, which a model may have beyond its tokenizer, are
+    left out. A row's choices depend on the seed and its number alone, not on how many rows there are.
 
-    Until the context is full, a token costs one position's work, since the cache holds the rest. Then the window
-    slides, and with learned positions every position's keys and values change. when_full="exact" recomputes the
-    window for each token, as the reference does; "halve" drops the older half of the context, recomputes the newer
-    half once, and goes on with the cache: other text, many times faster.
+    Until the context is full, a token costs one position's work, since the cache holds the rest. Then the
+    window slides, and with learned positions every position's keys and values change. when_full="exact"
+    recomputes the window for each token, as the reference does; "halve" drops the older half of the context,
+    recomputes the newer half once, and goes on with the cache: other text, many times faster.
     """
     if when_full not in WHEN_FULL:
         raise UserError(f"when_full {when_full!r}: choose from " + ", ".join(WHEN_FULL))
@@ -50,15 +66,24 @@ def generate_rows(model, ids, n_tokens, rows, temperature=1.0, top_k=0, top_p=1.
     columns = [np.full(rows, token) for token in ids]  # one array (rows) per position
     for step, logits in zip(range(n_tokens), next_logits(model, columns, when_full), strict=False):
         stream = Stream(seed, step, SAMPLING_SITE)
-        choices = [choose_token(row[:vocab_size], temperature, top_k, stream.at(row=i), top_p) for i, row in enumerate(logits)]
+        choices = [
+            choose_token(row[:vocab_size], temperature, top_k, stream.at(row=i), top_p)
+            for i, row in enumerate(logits)
+        ]
         columns.append(np.array(choices))
         yield columns[-1]
 
 
 def next_logits(model, columns, when_full):
-    """Yield the logits (B, V) of the token after `columns`, a list of (B) ids that the caller extends between two values."""
+    """Yield the logits (B, V) of the token after `columns`, a list of (B) ids that the caller extends between
+    two values.
+    """
     block_size, n = model.config.block_size, len(columns)
-    cache, done = KeyValueCache(model, len(columns[0])), max(0, n - block_size)  # before `done`: in the cache, or gone
+    # before `done`: in the cache, or gone
+    cache, done = (
+        KeyValueCache(model, len(columns[0])),
+        max(0, n - block_size),
+    )
     while True:
         if cache.length + len(columns) - done > block_size:  # full: start a new window
             cache.length = 0
@@ -73,8 +98,8 @@ def next_logits(model, columns, when_full):
 def probabilities(logits, temperature=1.0, top_k=0, top_p=1.0):
     """What a token is drawn from: float64 (V) from logits (V), with a temperature above 0.
 
-    In this order: divide the logits by the temperature; if top_k > 0 keep the k most likely (and their equals); keep
-    the smallest set of most likely tokens that together have top_p of what is left.
+    In this order: divide the logits by the temperature; if top_k > 0 keep the k most likely (and their
+    equals); keep the smallest set of most likely tokens that together have top_p of what is left.
     """
     logits = (logits.astype(np.float64) - logits.max()) / temperature
     if 0 < top_k < len(logits):
@@ -92,7 +117,9 @@ def probabilities(logits, temperature=1.0, top_k=0, top_p=1.0):
 def choose_token(logits, temperature, top_k, stream, top_p=1.0):
     """One token id drawn from the `probabilities` of logits (V). Temperature 0 takes the most likely one."""
     if not np.isfinite(logits).all():
-        raise UserError("the model's predictions are not numbers: its weights are damaged or its training diverged")
+        raise UserError(
+            "the model's predictions are not numbers: its weights are damaged or its training diverged"
+        )
     if temperature == 0:
         return int(logits.argmax())
     cumulative = np.cumsum(probabilities(logits, temperature, top_k, top_p))
@@ -102,7 +129,8 @@ def choose_token(logits, temperature, top_k, stream, top_p=1.0):
 def prompt_ids(tokenizer, prompt):
     """The ids of a prompt. An empty one starts as a text does that the tokenizer was made for.
 
-    That is GPT-2's <|endoftext|> if there is one, else a line break, else (in a vocabulary without) the first token.
+    That is GPT-2's <|endoftext|> if there is one, else a line break, else (in a vocabulary without) the first
+    token.
     """
     if prompt:
         return tokenizer.encode(prompt)

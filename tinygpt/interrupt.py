@@ -9,9 +9,11 @@ HINT = b"\nfinishing this step, then saving; once more quits at once and loses w
 
 
 class Interrupt:
-    """`with Interrupt() as interrupt:` true from the first signal on. A signal that the parent had ignored stays ignored.
+    """`with Interrupt() as interrupt:` true from the first signal on. A signal that the parent had ignored
+    stays ignored.
 
-    Of several ranks, all must ask at the same time: it becomes true for all when one of them has got a signal.
+    Of several ranks, all must ask at the same time: it becomes true for all when one of them has got a
+    signal.
     """
 
     def __init__(self, ranks=ALONE):

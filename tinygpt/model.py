@@ -1,7 +1,8 @@
 """A GPT, as nanoGPT arranges it, on our own autograd. Read from Linear down to GPT.
 
-Shapes: B sequences, T positions, C channels, V tokens in the vocabulary. Weights are stored (in, out) and applied as
-x @ W, which is also GPT-2's layout. Dropout happens when a call is given a `Stream` to draw from, and only then.
+Shapes: B sequences, T positions, C channels, V tokens in the vocabulary. Weights are stored (in, out) and
+applied as x @ W, which is also GPT-2's layout. Dropout happens when a call is given a `Stream` to draw from,
+and only then.
 """
 
 import numpy as np
@@ -17,7 +18,10 @@ class Module:
     """Holds Tensors and other Modules as attributes; knows how to list them."""
 
     def named_parameters(self, prefix=""):
-        """Yield (name, Tensor), named like `h.0.attn.c_attn.weight`. A shared Tensor comes once, under its first name."""
+        """Yield (name, Tensor), named like `h.0.attn.c_attn.weight`.
+
+        A shared Tensor comes once, under its first name.
+        """
         seen = set()
         for name, parameter in self._walk(prefix):
             if id(parameter) not in seen:
@@ -85,7 +89,9 @@ class LayerNorm(Module):
 
 
 class Dropout(Module):
-    """Each dropout layer of a model has a site of its own in the random space, so that no two draw the same mask."""
+    """Each dropout layer of a model has a site of its own in the random space, so that no two draw the same
+    mask.
+    """
 
     def __init__(self, p, site):
         self.p, self.site = p, site
@@ -96,7 +102,8 @@ class Dropout(Module):
 
 class CausalSelfAttention(Module):
     def __init__(self, config, site):
-        self.c_attn = Linear(config.n_embd, 3 * config.n_embd, bias=config.qkv_bias)  # q, k and v in one product
+        # q, k and v in one product
+        self.c_attn = Linear(config.n_embd, 3 * config.n_embd, bias=config.qkv_bias)
         self.c_proj = Linear(config.n_embd, config.n_embd)
         self.n_head, self.p, self.site = config.n_head, config.dropout, site
         self.dropout = Dropout(config.dropout, site + 1)
@@ -106,7 +113,8 @@ class CausalSelfAttention(Module):
         if cache is not None:
             return self.c_proj(Tensor(attend_to_cache(qkv.data, self.n_head, *cache)))
         p = self.p if stream else 0.0
-        y = ag.causal_attention(qkv, self.n_head, dropout=p, stream=stream and stream.at(site=self.site))  # (B, T, C)
+        # (B, T, C)
+        y = ag.causal_attention(qkv, self.n_head, dropout=p, stream=stream and stream.at(site=self.site))
         return self.dropout(self.c_proj(y), stream)
 
 
@@ -121,7 +129,9 @@ class MLP(Module):
 
 
 class Block(Module):
-    """Communication (attention), then computation (MLP), each on a normalised copy and added to the residual stream."""
+    """Communication (attention), then computation (MLP), each on a normalised copy and added to the residual
+    stream.
+    """
 
     SITES = 3  # dropout layers per block
 
@@ -148,7 +158,9 @@ class Transformer(Module):
         self.dropout = Dropout(config.dropout if config.embedding_dropout else 0.0, site=0)
         self.h = [Block(config, site=1 + i * Block.SITES) for i in range(config.n_layer)]
         self.ln_f = LayerNorm(config.n_embd)
-        self.recompute_blocks = False  # True: activation checkpointing, for sequences too large for the memory
+        self.recompute_blocks = (
+            False  # True: activation checkpointing, for sequences too large for the memory
+        )
 
     def __call__(self, ids, stream):
         x = self.wte(ids) + self.wpe.weight[: ids.shape[1]]  # (B, T, C) + (T, C)
@@ -161,7 +173,8 @@ class Transformer(Module):
         return self.ln_f(x)
 
     def extend(self, ids, cache):
-        """The last hidden state (B, 1, C) of ids (B, t) that follow the positions in a generate.KeyValueCache.
+        """The last hidden state (B, 1, C) of ids (B, t) that follow the positions in a
+        generate.KeyValueCache.
 
         The last block computes only what its last position needs, which saves most of that block's work.
         """
@@ -185,7 +198,10 @@ class GPT(Module):
             self.init_weights(seed)
 
     def init_weights(self, seed):
-        """Matrices from N(0, 0.02²), biases 0, norms 1. GPT-2 scales what is added to the residual stream by 1/√(2L)."""
+        """Matrices from N(0, 0.02²), biases 0, norms 1.
+
+        GPT-2 scales what is added to the residual stream by 1/√(2L).
+        """
         stream = Stream(seed, step=-1)  # the moment before step 0
         for site, (name, parameter) in enumerate(self.named_parameters()):
             if parameter.ndim == 2:
@@ -199,7 +215,10 @@ class GPT(Module):
         return self.head(self.transformer(ids, stream))
 
     def head_parameters(self):
-        """Weight (C, V) and bias (V) or None of the output head. A tied head uses the token embedding a second time."""
+        """Weight (C, V) and bias (V) or None of the output head.
+
+        A tied head uses the token embedding a second time.
+        """
         if self.config.tied_head:
             return ag.transpose(self.transformer.wte.weight), None
         return self.lm_head.weight, getattr(self.lm_head, "bias", None)
@@ -209,7 +228,9 @@ class GPT(Module):
         return ag.linear(x, *self.head_parameters())
 
     def loss(self, ids, targets, stream=None):
-        """Mean cross entropy in nats of targets (B, T), the tokens that follow ids (B, T); targets of -1 do not count."""
+        """Mean cross entropy in nats of targets (B, T), the tokens that follow ids (B, T); targets of -1 do
+        not count.
+        """
         self._check_length(ids)
         hidden = self.transformer(ids, stream)  # (B, T, C)
         return ag.linear_cross_entropy(hidden, *self.head_parameters(), targets, ignore_index=-1)

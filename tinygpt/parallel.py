@@ -1,12 +1,12 @@
 """Micro-batches over threads and ranks: how a step uses all cores of a machine, and all machines of a job.
 
-A thread, a process and a GPU are all the same here: a replica of the model that adds its gradients to the others'.
-Each rank (ranks.py; a single process is the only one) computes an equal part of the batch's rows, cut into
-micro-batches that are small enough to stay in the processor's cache. Its worker threads take turns; each has a replica
-that shares the weights but owns its gradients. NumPy releases the interpreter's lock inside its loops, so the threads
-compute at the same time, elementwise work included, each with one BLAS thread. What a row draws (its text, its dropout
-masks) is named by its number in the whole batch, so no division changes it. Gradients are added in a fixed order: the
-same counts give the same bits.
+A thread, a process and a GPU are all the same here: a replica of the model that adds its gradients to the
+others'. Each rank (ranks.py; a single process is the only one) computes an equal part of the batch's rows,
+cut into micro-batches that are small enough to stay in the processor's cache. Its worker threads take turns;
+each has a replica that shares the weights but owns its gradients. NumPy releases the interpreter's lock
+inside its loops, so the threads compute at the same time, elementwise work included, each with one BLAS
+thread. What a row draws (its text, its dropout masks) is named by its number in the whole batch, so no
+division changes it. Gradients are added in a fixed order: the same counts give the same bits.
 """
 
 import copy
@@ -29,7 +29,9 @@ def replica_of(model):
 
 
 class Workers:
-    """Computes losses and gradients of batches with `threads` threads per rank, `micro_batch` sequences at a time."""
+    """Computes losses and gradients of batches with `threads` threads per rank, `micro_batch` sequences at a
+    time.
+    """
 
     def __init__(self, model, optimizer, threads, micro_batch, ranks=ALONE):
         self.optimizer, self.micro_batch, self.threads, self.ranks = optimizer, micro_batch, threads, ranks
@@ -43,7 +45,9 @@ class Workers:
         threadpool_limits(max(1, ranks.cores() // threads), user_api="blas")
 
     def start_alike(self):
-        """Give all ranks rank 0's weights and moments, should another machine have drawn or read them differently."""
+        """Give all ranks rank 0's weights and moments, should another machine have drawn or read them
+        differently.
+        """
         for group in self.optimizer.groups:
             for name in ("data", "m", "v"):
                 self.ranks.copy_from_first(group[name])
@@ -66,8 +70,8 @@ class Workers:
     def loss_and_gradients(self, ids, targets, stream):
         """The mean loss of a batch, a 0-d array; its gradient is left in the parameters' `grad`.
 
-        ids, targets: this rank's rows of the batch, (B / ranks, T); loss and gradient are those of the whole batch.
-        What was there before is gone. On a GPU nothing waits for the result until someone looks at it.
+        ids, targets: this rank's rows of the batch, (B / ranks, T); loss and gradient are those of the whole
+        batch. What was there before is gone. On a GPU nothing waits for the result until someone looks at it.
         """
 
         def share(worker):
@@ -94,14 +98,19 @@ class Workers:
         return self._losses(worker, ids, targets, stream=None, backward=False)
 
     def _losses(self, worker, ids, targets, stream, backward):
-        """One worker's part of the mean loss: every threads-th micro-batch, weighted by its share of the whole batch."""
+        """One worker's part of the mean loss: every threads-th micro-batch, weighted by its share of the
+        whole batch.
+        """
         total = 0.0
         step = self.micro_batch
         first = self.ranks.rank * len(ids)  # the number in the whole batch of this rank's first row
         for start in range(worker * step, len(ids), self.threads * step):
             part = slice(start, start + step)
             share = len(ids[part]) / (len(ids) * self.ranks.size)
-            loss = self.replicas[worker].loss(ids[part], targets[part], stream and stream.at(row=first + start)) * share
+            loss = (
+                self.replicas[worker].loss(ids[part], targets[part], stream and stream.at(row=first + start))
+                * share
+            )
             if backward:
                 loss.backward()
             total = total + loss.data
@@ -113,11 +122,13 @@ BLAS_THREADS = 8  # per worker of a large model
 
 
 def choose(config, model, device="cpu", ranks=ALONE, cores=None, memory=None):
-    """(threads, micro_batch) of each rank for a TrainConfig and its GPTConfig, unless the former says so itself.
+    """(threads, micro_batch) of each rank for a TrainConfig and its GPTConfig, unless the former says so
+    itself.
 
-    A thread per core, but no more than there are sequences, and no more than fit the memory with their gradients. For
-    a large model that memory is the scarcer thing, and its products are large enough for several BLAS threads each.
-    The rank's cores and bytes of free memory are found out if they are not given. A GPU takes its sequences whole.
+    A thread per core, but no more than there are sequences, and no more than fit the memory with their
+    gradients. For a large model that memory is the scarcer thing, and its products are large enough for
+    several BLAS threads each. The rank's cores and bytes of free memory are found out if they are not given.
+    A GPU takes its sequences whole.
     """
     sequences = ranks.share(config.batch_size)
     if device != "cpu":
@@ -127,6 +138,7 @@ def choose(config, model, device="cpu", ranks=ALONE, cores=None, memory=None):
     threads = config.threads or max(1, min(cores // BLAS_THREADS if large else cores, sequences))
     while not config.threads and threads > 1 and training_memory(model, threads, 1, True) > 0.7 * memory:
         threads -= 1
-    fits = max(1, 1024 // config.block_size)  # sequences: about a thousand rows keep the matrix products efficient
+    # sequences: about a thousand rows keep the matrix products efficient
+    fits = max(1, 1024 // config.block_size)
     micro_batch = config.micro_batch or min(fits, -(-sequences // threads))
     return threads, micro_batch

@@ -1,8 +1,9 @@
 """Processes that train together, on one machine or many: `mpiexec -n 4 python -m mpi4py train.py`.
 
-Each process, a rank, holds the whole model and computes its share of every batch, as a thread does within a process
-(parallel.py). MPI, or NCCL between GPUs, adds up what the ranks have computed and gives every one the same sum, so all
-take the same steps and hold the same weights. Rank 0 alone prints and writes. mpi4py is imported only under an engine.
+Each process, a rank, holds the whole model and computes its share of every batch, as a thread does within a
+process (parallel.py). MPI, or NCCL between GPUs, adds up what the ranks have computed and gives every one the
+same sum, so all take the same steps and hold the same weights. Rank 0 alone prints and writes. mpi4py is
+imported only under an engine.
 """
 
 import os
@@ -13,7 +14,13 @@ import numpy as np
 
 from tinygpt.config import UserError
 
-RANK_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")  # MPICH and kin, Slurm, Open MPI
+# MPICH and kin, Slurm, Open MPI
+RANK_VARIABLES = (
+    "PMI_RANK",
+    "PMIX_RANK",
+    "OMPI_COMM_WORLD_RANK",
+    "MV2_COMM_WORLD_RANK",
+)
 SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 
 
@@ -24,7 +31,10 @@ class Alone:
     name = ""  # as in "2 ranks, "
 
     def join(self, device):
-        """Connect the ranks' GPUs, if that is where they compute. UserError if they cannot be, or not all have one."""
+        """Connect the ranks' GPUs, if that is where they compute.
+
+        UserError if they cannot be, or not all have one.
+        """
 
     def cores(self):
         """How many cores this rank may keep busy."""
@@ -39,7 +49,9 @@ class Alone:
         return function()
 
     def add_up(self, array):
-        """The sum of all ranks' arrays (NumPy or CuPy, of one shape), the same bits on each; in place where it can be."""
+        """The sum of all ranks' arrays (NumPy or CuPy, of one shape), the same bits on each; in place where
+        it can be.
+        """
         return array
 
     def copy_from_first(self, array):
@@ -50,14 +62,19 @@ class Alone:
         return number
 
     def part(self):
-        """Wait for the others before exiting with another code than 0, because a job ends with the first that does."""
+        """Wait for the others before exiting with another code than 0, because a job ends with the first that
+        does.
+        """
 
 
 ALONE = Alone()
 
 
 class Ranks(Alone):
-    """The processes of an MPI communicator. Every method is a meeting: all ranks must call it, in the same order."""
+    """The processes of an MPI communicator.
+
+    Every method is a meeting: all ranks must call it, in the same order.
+    """
 
     def __init__(self, communicator):
         from mpi4py import MPI
@@ -78,7 +95,10 @@ class Ranks(Alone):
         kinds = [other.partition(":")[0] for other in self.communicator.allgather(device)]
         for rank, kind in enumerate(kinds):
             if kind != kinds[0]:
-                raise UserError(f"rank {rank} would use {kind} but rank 0 {kinds[0]}; ask for one with --device, a GPU per rank")
+                raise UserError(
+                    f"rank {rank} would use {kind} but rank 0 {kinds[0]}; ask for one with --device, a GPU "
+                    "per rank"
+                )
         if kinds[0] == "cuda":
             self.gpus = connect_gpus(self.size, self.rank)
 
@@ -89,7 +109,8 @@ class Ranks(Alone):
         if rows % self.size:
             fitting = max(rows // self.size, 1) * self.size
             raise UserError(
-                f"batch_size {rows} cannot be shared equally by {self.size} ranks; try --batch-size {fitting}, or other ranks"
+                f"batch_size {rows} cannot be shared equally by {self.size} ranks; try --batch-size "
+                f"{fitting}, or other ranks"
             )
         return rows // self.size
 
@@ -133,7 +154,10 @@ def start_ranks():
 
     Silences the output of all ranks but 0, and shows each rank of a machine a GPU of its own.
     """
-    number, started = rank_by_engine(), next((int(os.environ[name]) for name in SIZE_VARIABLES if name in os.environ), None)
+    number, started = (
+        rank_by_engine(),
+        next((int(os.environ[name]) for name in SIZE_VARIABLES if name in os.environ), None),
+    )
     if number is None or started == 1:
         return ALONE
     if "mpi4py.run" not in sys.modules:
@@ -148,8 +172,9 @@ def start_ranks():
     ranks = Ranks(MPI.COMM_WORLD)
     if started not in (None, ranks.size):
         raise UserError(
-            f"the engine started {started} processes, but mpi4py connects {ranks.size}: they belong to different MPI libraries; "
-            f"use the mpiexec of mpi4py's own ({MPI.Get_library_version().split()[0]})"
+            f"the engine started {started} processes, but mpi4py connects {ranks.size}: they belong to "
+            "different MPI libraries; use the mpiexec of mpi4py's own "
+            f"({MPI.Get_library_version().split()[0]})"
         )
     if ranks.size == 1:
         return ALONE
@@ -165,7 +190,8 @@ def rank_by_engine():
 
 
 def speaker():
-    """What an error message begins with: "" on rank 0 and without an engine, elsewhere "rank 2: ", after a moment.
+    """What an error message begins with: "" on rank 0 and without an engine, elsewhere "rank 2: ", after a
+    moment.
 
     Where all ranks have the same to say, the job ends with rank 0's line before that moment is over.
     """
@@ -181,7 +207,9 @@ def usable_cores():
 
 
 def own_part(mine, everyones):
-    """How many of my cores I may keep busy if each is divided equally among those who may use it; at least one."""
+    """How many of my cores I may keep busy if each is divided equally among those who may use it; at least
+    one.
+    """
     return max(1, int(sum(1 / sum(core in cores for cores in everyones) for core in mine) + 1e-6))
 
 
@@ -200,6 +228,6 @@ def connect_gpus(size, rank):
     except Exception as error:
         reason = str(error).partition("\n")[0]
         raise UserError(
-            f"NCCL cannot connect {size} GPUs ({type(error).__name__}: {reason}); it needs a GPU for each rank and the package "
-            "nvidia-nccl-cu12 or -cu13; or train with --device cpu"
+            f"NCCL cannot connect {size} GPUs ({type(error).__name__}: {reason}); it needs a GPU for each "
+            "rank and the package nvidia-nccl-cu12 or -cu13; or train with --device cpu"
         ) from None

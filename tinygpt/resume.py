@@ -1,7 +1,8 @@
 """Going on with a run: what has to be the same as before, and what may change.
 
-Nothing but the step and the seed decides which batch and which dropout masks come next (see autograd/random.py), so
-the weights, the optimizer's state and the settings are all that a run needs to go on as if it had never stopped.
+Nothing but the step and the seed decides which batch and which dropout masks come next (see
+autograd/random.py), so the weights, the optimizer's state and the settings are all that a run needs to go on
+as if it had never stopped.
 """
 
 import dataclasses
@@ -10,8 +11,9 @@ import hashlib
 from tinygpt.checkpoint import folders, step_of
 from tinygpt.config import TrainConfig, UserError, from_dict
 
-# These do not change what the steps compute. (More threads, other micro-batches or another device round differently.)
-# `data` names where the text lies; its checksum says whether it is the same. `out` is the folder the run is in now.
+# These do not change what the steps compute. (More threads, other micro-batches or another device round
+# differently.) `data` names where the text lies; its checksum says whether it is the same. `out` is the
+# folder the run is in now.
 FREE = {
     "data", "out", "device", "threads", "micro_batch", "activation_checkpointing", "stop_after", "eval_interval",
     "eval_iters", "sample_tokens", "detect_anomaly",
@@ -24,12 +26,17 @@ def settings(saved, asked, force=False):
     UserError shows the differences that would make it another run, unless forced.
     """
     before = from_dict(TrainConfig, saved.state["settings"], saved.folder / "state.json")
-    after = TrainConfig(**(dataclasses.asdict(before) | {"stop_after": 0, "out": str(saved.run_folder)} | asked))
+    after = TrainConfig(
+        **(dataclasses.asdict(before) | {"stop_after": 0, "out": str(saved.run_folder)} | asked)
+    )
     free = FREE | ({"max_steps"} if before.min_lr < 0 else set())  # a decay to min_lr ends where the run ends
     names = [name for name in asked if name not in free and getattr(after, name) != getattr(before, name)]
     if names and not force:
         changes = ", ".join(f"{name} {getattr(before, name)!r} -> {getattr(after, name)!r}" for name in names)
-        raise UserError(f"{saved.run_folder} was trained with other settings: {changes}; leave them, or --force the change")
+        raise UserError(
+            f"{saved.run_folder} was trained with other settings: {changes}; leave them, or --force the "
+            "change"
+        )
     return after
 
 
@@ -46,6 +53,7 @@ def check_data(saved, corpus, text, force=False):
     before = saved.state["data_sha256"]
     if sha256 != before and not force:
         raise UserError(
-            f"{saved.run_folder} was trained on other data: {saved.state['corpus']} with sha256 {before[:12]}..., now {corpus} "
-            f"with {sha256[:12]}...; give the same text with --data, or --force the change"
+            f"{saved.run_folder} was trained on other data: {saved.state['corpus']} with sha256 "
+            f"{before[:12]}..., now {corpus} with {sha256[:12]}...; give the same text with --data, or "
+            "--force the change"
         )

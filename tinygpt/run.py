@@ -14,9 +14,11 @@ LOCK = ".lock"
 
 
 class Run:
-    """Writes what a training run leaves behind. metrics.jsonl is the source of truth: a line per event, with its step.
+    """Writes what a training run leaves behind. metrics.jsonl is the source of truth: a line per event, with
+    its step.
 
-    The folder is locked until the process ends. With `saved`, a Checkpoint, it is that run's, and it goes on from there.
+    The folder is locked until the process ends. With `saved`, a Checkpoint, it is that run's, and it goes on
+    from there.
     """
 
     def __init__(self, config, corpus, overwrite=False, saved=None):
@@ -37,7 +39,11 @@ class Run:
         step, self.best = saved.state["step"], saved.state["best"]
         checkpoint.keep_only(saved.folder.parent, step, self.best)
         lines = _events(self.folder / "metrics.jsonl")
-        lines = [line for line in lines if line["step"] < step or (line["step"] == step and line["event"] == "evaluation")]
+        lines = [
+            line
+            for line in lines
+            if line["step"] < step or (line["step"] == step and line["event"] == "evaluation")
+        ]
         files.write(self.folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
         self.started -= max((line["seconds"] for line in lines), default=0)
         for line in lines:
@@ -55,7 +61,12 @@ class Run:
 
     def log(self, event, step, **values):
         """Append a line to metrics.jsonl; evaluations also go into the curve."""
-        line = {"event": event, "step": step, "seconds": round(time.perf_counter() - self.started, 3), **values}
+        line = {
+            "event": event,
+            "step": step,
+            "seconds": round(time.perf_counter() - self.started, 3),
+            **values,
+        }
         with self._writing(), open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
             if event == "evaluation":  # a checkpoint follows, and must not reach the disk before
@@ -75,7 +86,10 @@ class Run:
 
     def plot_losses(self):
         """Draw loss.png from the evaluations so far."""
-        from matplotlib.figure import Figure  # here, because it takes longer to import than everything else together
+        # here, because it takes longer to import than everything else together
+        from matplotlib.figure import (
+            Figure,
+        )
 
         axes = (figure := Figure(figsize=(7, 4.5))).add_subplot()
         steps = [line["step"] for line in self.evaluations]
@@ -125,7 +139,10 @@ def open_run(ranks, *arguments):
 
 
 def _new_folder(config, corpus, overwrite):
-    """The folder of a new run, made now: config.out, or else the first of runs/NAME, runs/NAME-2, ... that is free."""
+    """The folder of a new run, made now: config.out, or else the first of runs/NAME, runs/NAME-2, ...
+
+    that is free.
+    """
     if config.out:
         folder = Path(config.out)
         if folder.exists() and not overwrite:
@@ -145,7 +162,9 @@ def _new_folder(config, corpus, overwrite):
 
 
 def _empty(folder):
-    """Delete what a run left in its folder, but not its lock; config.toml, which tells that it is a run, at last."""
+    """Delete what a run left in its folder, but not its lock; config.toml, which tells that it is a run, at
+    last.
+    """
     for entry in sorted(_entries(folder), key=lambda entry: entry.name == "config.toml"):
         files.remove(entry)
 

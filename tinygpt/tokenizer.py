@@ -18,14 +18,19 @@ WORDS_AT_ONCE = 2**18  # encoded together, so that a large text does not need a 
 
 
 class Tokenizer:
-    """What both kinds share: `pieces`, the bytes (UTF-8, perhaps of part of a character) that each id stands for."""
+    """What both kinds share: `pieces`, the bytes (UTF-8, perhaps of part of a character) that each id stands
+    for.
+    """
 
     @property
     def vocab_size(self):
         return len(self.pieces)
 
     def decode(self, ids):
-        """The text of a sequence of ids; bytes that form no character become U+FFFD. IndexError outside the vocabulary."""
+        """The text of a sequence of ids; bytes that form no character become U+FFFD.
+
+        IndexError outside the vocabulary.
+        """
         ids = np.asarray(ids, dtype=np.int64)
         if ids.size and (ids.min() < 0 or ids.max() >= self.vocab_size):
             raise IndexError(f"token ids must be from 0 to {self.vocab_size - 1}")
@@ -52,14 +57,23 @@ class CharTokenizer(Tokenizer):
         if unknown.size:
             at = int(unknown[0])
             raise UserError(
-                f"character {text[at]!r} at position {offset + at} is not in this model's vocabulary of {self.vocab_size} "
-                "characters"
+                f"character {text[at]!r} at position {offset + at} is not in this model's vocabulary of "
+                f"{self.vocab_size} characters"
             )
         return ids
 
     def to_json(self):
-        model = {"type": "WordLevel", "vocab": {char: i for i, char in enumerate(self.chars)}, "unk_token": ""}
-        every_character = {"type": "Split", "pattern": {"Regex": r"[\s\S]"}, "behavior": "Isolated", "invert": False}
+        model = {
+            "type": "WordLevel",
+            "vocab": {char: i for i, char in enumerate(self.chars)},
+            "unk_token": "",
+        }
+        every_character = {
+            "type": "Split",
+            "pattern": {"Regex": r"[\s\S]"},
+            "behavior": "Isolated",
+            "invert": False,
+        }
         return _to_json(model, every_character, {"type": "Fuse"})
 
     @classmethod
@@ -67,7 +81,9 @@ class CharTokenizer(Tokenizer):
         """The tokenizer of a tokenizer.json that is read already."""
         tokenizer = cls(value["model"]["vocab"])
         ours = json.loads(tokenizer.to_json())
-        same = all(value[key] == ours[key] for key in ("model", "pre_tokenizer", "normalizer", "added_tokens"))
+        same = all(
+            value[key] == ours[key] for key in ("model", "pre_tokenizer", "normalizer", "added_tokens")
+        )
         _require(tokenizer.pieces and same, "its words are not single characters in sorted order")
         return tokenizer
 
@@ -82,14 +98,19 @@ class BPETokenizer(Tokenizer):
         """
         self.pieces, self.merges, self.special = pieces, merges, tuple(special)
         ids = {piece: i for i, piece in enumerate(pieces) if i not in self.special}
-        _require(all(bytes([byte]) in ids for byte in range(256)), "its vocabulary does not have all 256 bytes")
+        _require(
+            all(bytes([byte]) in ids for byte in range(256)), "its vocabulary does not have all 256 bytes"
+        )
         self._byte_ids = np.array([ids[bytes([byte])] for byte in range(256)])
         self._merges = {(a, b): (rank, ids[pieces[a] + pieces[b]]) for rank, (a, b) in enumerate(merges)}
         known = set(self._byte_ids.tolist())
         for (a, b), (_, new) in self._merges.items():
-            _require(a in known and b in known and new not in known, "its merges are not in the order of learning")
+            _require(
+                a in known and b in known and new not in known, "its merges are not in the order of learning"
+            )
             known.add(new)
-        texts = sorted((pieces[i].decode() for i in self.special), key=len, reverse=True)  # the longest one first
+        # the longest one first
+        texts = sorted((pieces[i].decode() for i in self.special), key=len, reverse=True)
         self._special = {text: pieces.index(text.encode()) for text in texts}
         self._special_text = re.compile("(" + "|".join(map(re.escape, texts)) + ")") if texts else None
 
@@ -107,7 +128,10 @@ class BPETokenizer(Tokenizer):
         return cls(pieces, merges)
 
     def encode(self, text, offset=0):
-        """The ids of a text as an int32 array. UserError for half a surrogate pair, which no file of text contains."""
+        """The ids of a text as an int32 array.
+
+        UserError for half a surrogate pair, which no file of text contains.
+        """
         refuse_surrogates(text, offset)
         parts = self._special_text.split(text) if self._special_text else [text]  # text, special, text, ...
         ids = [ids for part in parts for ids in self._encode_part(part)]
@@ -129,7 +153,9 @@ class BPETokenizer(Tokenizer):
 
     def to_json(self):
         names = self.names()
-        model = dict(type="BPE", dropout=None, unk_token=None, continuing_subword_prefix=None, end_of_word_suffix=None)
+        model = dict(
+            type="BPE", dropout=None, unk_token=None, continuing_subword_prefix=None, end_of_word_suffix=None
+        )
         model |= dict(fuse_unk=False, byte_fallback=False)
         model |= dict(vocab={name: i for i, name in enumerate(names)}, merges=self.merge_lines())
         flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
@@ -148,14 +174,24 @@ class BPETokenizer(Tokenizer):
             _require(not model.get(key), f"its {key} is {model.get(key)!r}")
         _require(value.get("normalizer") is None, "it has a normalizer")
         splitter, last = value.get("pre_tokenizer") or {}, value.get("post_processor") or BYTE_LEVEL
-        adds_nothing = last["type"] == "ByteLevel" or (last["type"] == "TemplateProcessing" and not last["special_tokens"])
-        wanted = splitter.get("type") == "ByteLevel" and not splitter["add_prefix_space"] and splitter.get("use_regex", True)
+        adds_nothing = last["type"] == "ByteLevel" or (
+            last["type"] == "TemplateProcessing" and not last["special_tokens"]
+        )
+        wanted = (
+            splitter.get("type") == "ByteLevel"
+            and not splitter["add_prefix_space"]
+            and splitter.get("use_regex", True)
+        )
         _require(wanted, "its text is not split as GPT-2's is")
         _require(adds_nothing, "it adds tokens to the text")
         for token in added:
-            plain = token["content"] and not (token.get("single_word") or token.get("lstrip") or token.get("rstrip"))
+            plain = token["content"] and not (
+                token.get("single_word") or token.get("lstrip") or token.get("rstrip")
+            )
             _require(plain, f"its token {token['content']!r} reaches beyond its text")
-        merges = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]]
+        merges = [
+            tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]
+        ]
         return cls.from_names(model["vocab"], merges, {token["content"]: token["id"] for token in added})
 
     @classmethod
@@ -166,7 +202,9 @@ class BPETokenizer(Tokenizer):
         to_byte = {character: byte for byte, character in enumerate(byte_characters())}
         pieces = [b""] * len(every)
         for name, i in every.items():
-            pieces[i] = name.encode() if name in special else bytes([to_byte[character] for character in name])
+            pieces[i] = (
+                name.encode() if name in special else bytes([to_byte[character] for character in name])
+            )
         return cls(pieces, [(vocab[a], vocab[b]) for a, b in merges], special.values())
 
 
@@ -180,7 +218,10 @@ class IdTokenizer(Tokenizer):
         """The ids that a text such as "318 262" names. UserError for anything else."""
         wrong = [word for word in text.split() if not (word.isdecimal() and int(word) < self.vocab_size)]
         if wrong:
-            raise UserError(f"{wrong[0]!r:.80} is not a token id from 0 to {self.vocab_size - 1}; the model has no tokenizer")
+            raise UserError(
+                f"{wrong[0]!r:.80} is not a token id from 0 to {self.vocab_size - 1}; the model has no "
+                "tokenizer"
+            )
         return np.array([int(word) for word in text.split()], np.int64)
 
 
@@ -189,7 +230,9 @@ BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": Tr
 
 @functools.cache
 def byte_characters():
-    """GPT-2's visible characters for the 256 bytes: themselves, or for control characters and the like those from U+0100."""
+    """GPT-2's visible characters for the 256 bytes: themselves, or for control characters and the like those
+    from U+0100.
+    """
     visible = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = iter(range(256, 512))
     return [chr(byte) if byte in visible else chr(next(others)) for byte in range(256)]
@@ -200,11 +243,15 @@ def refuse_surrogates(text, offset=0):
         text.encode()
     except UnicodeEncodeError as error:
         at = error.start
-        raise UserError(f"character {text[at]!r} at position {offset + at} is half of a surrogate pair, not text") from None
+        raise UserError(
+            f"character {text[at]!r} at position {offset + at} is half of a surrogate pair, not text"
+        ) from None
 
 
 def choose_tokenizer(name, vocab_size, text):
-    """The tokenizer for a corpus: "char", "bpe" (learnt from the part to train on), or one from a file or folder."""
+    """The tokenizer for a corpus: "char", "bpe" (learnt from the part to train on), or one from a file or
+    folder.
+    """
     if name == "char":
         return CharTokenizer(text)
     if name == "bpe":
@@ -215,7 +262,9 @@ def choose_tokenizer(name, vocab_size, text):
 def has_tokenizer(folder):
     """Whether `load_tokenizer` will find one there."""
     folder = Path(folder)
-    return (folder / "tokenizer.json").exists() or ((folder / "vocab.json").exists() and (folder / "merges.txt").exists())
+    return (folder / "tokenizer.json").exists() or (
+        (folder / "vocab.json").exists() and (folder / "merges.txt").exists()
+    )
 
 
 def load_tokenizer(path):
@@ -229,13 +278,18 @@ def load_tokenizer(path):
         path = path / "tokenizer.json" if path.is_dir() else path
         return _understood(_from_json, path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; a tokenizer is char, bpe, or a tokenizer.json") from None
+        raise UserError(
+            f"cannot read {path}: {error.strerror}; a tokenizer is char, bpe, or a tokenizer.json"
+        ) from None
     except (UserError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be used: {error}") from None
 
 
 def from_json(text):
-    """The tokenizer that a tokenizer.json describes. UserError if it is not one, or one that works in another way."""
+    """The tokenizer that a tokenizer.json describes.
+
+    UserError if it is not one, or one that works in another way.
+    """
     return _understood(_from_json, text)
 
 
@@ -256,7 +310,11 @@ def _from_json(text):
 def _from_old_files(vocab, merges):
     """GPT-2's first format: a JSON object of tokens, and merges in lines after one with a version."""
     vocab = json.loads(vocab.read_text(encoding="utf-8"))
-    lines = [line for line in merges.read_text(encoding="utf-8").split("\n") if line and not line.startswith("#version")]
+    lines = [
+        line
+        for line in merges.read_text(encoding="utf-8").split("\n")
+        if line and not line.startswith("#version")
+    ]
     special = {name: vocab[name] for name in ("<|endoftext|>",) if name in vocab}
     return BPETokenizer.from_names(vocab, [tuple(line.split(" ")) for line in lines], special)
 

@@ -1,7 +1,8 @@
-"""Says which rank of a machine was killed: a process beside the ranks, for an engine ends the others within a millisecond.
+"""Says which rank of a machine was killed: a process beside the ranks, for an engine ends the others within a
+millisecond.
 
-Each rank keeps a connection to it, says its name and, if it ends by itself, goodbye. The first connection that breaks
-without one is that of the rank that was killed.
+Each rank keeps a connection to it, says its name and, if it ends by itself, goodbye. The first connection
+that breaks without one is that of the rank that was killed.
 """
 
 import atexit
@@ -17,7 +18,9 @@ GOODBYE = b"!"
 
 
 def start(ranks):
-    """Start the process, for so many ranks; returns the path of the socket where they connect, "" if there can be none."""
+    """Start the process, for so many ranks; returns the path of the socket where they connect, "" if there
+    can be none.
+    """
     address = Path(tempfile.mkdtemp(prefix="ranks-")) / "socket"
     try:
         with socket.create_server(str(address), family=socket.AF_UNIX, backlog=ranks) as server:
@@ -57,7 +60,8 @@ def main(number, ranks):
         address.unlink()
         address.parent.rmdir()
     names = {line.fileno(): _name(line) for line in lines}
-    poll = select.epoll() if hasattr(select, "epoll") else select.poll()  # the former tells first what happened first
+    # the former tells first what happened first
+    poll = select.epoll() if hasattr(select, "epoll") else select.poll()
     for line in lines:
         poll.register(line, select.POLLIN)
     first, _ = poll.poll()[0]

@@ -1,4 +1,7 @@
-"""Compiling the kernels and launching them. A kernel checks nothing, so each launch is checked against its signature."""
+"""Compiling the kernels and launching them.
+
+A kernel checks nothing, so each launch is checked against its signature.
+"""
 
 import functools
 import re
@@ -22,8 +25,12 @@ def source():
 def signatures():
     """{kernel: [(type, name), ...]}, for example ("float*", "x"), read from the source."""
     kernels = re.findall(r'extern "C" __global__ void (\w+)\((.*?)\)', source(), re.DOTALL)
-    parameters = {name: [part.replace("const ", "").split() for part in text.split(",")] for name, text in kernels}
-    return {name: [(" ".join(words[:-1]), words[-1]) for words in parts] for name, parts in parameters.items()}
+    parameters = {
+        name: [part.replace("const ", "").split() for part in text.split(",")] for name, text in kernels
+    }
+    return {
+        name: [(" ".join(words[:-1]), words[-1]) for words in parts] for name, parts in parameters.items()
+    }
 
 
 @functools.cache
@@ -37,11 +44,16 @@ def _kernel(xp, name):
 
 
 def launch(xp, name, blocks, threads, *arguments):
-    """Queue a kernel on `blocks` (a number or a tuple) blocks of `threads` threads. Numbers become the types it declares."""
+    """Queue a kernel on `blocks` (a number or a tuple) blocks of `threads` threads.
+
+    Numbers become the types it declares.
+    """
     parameters = signatures()[name]
     if len(arguments) != len(parameters):
         raise TypeError(f"{name} takes {len(parameters)} arguments, not {len(arguments)}")
-    checked = tuple(_checked(name, *parameter, value) for parameter, value in zip(parameters, arguments, strict=True))
+    checked = tuple(
+        _checked(name, *parameter, value) for parameter, value in zip(parameters, arguments, strict=True)
+    )
     grid, block = (size if isinstance(size, tuple) else (size,) for size in (blocks, threads))
     _kernel(xp, name)(grid, block, checked)
 
@@ -50,7 +62,10 @@ def _checked(kernel, kind, name, value):
     if kind in SCALARS:
         return SCALARS[kind](value)
     if value.dtype != POINTERS[kind] or not value.flags.c_contiguous:
-        raise TypeError(f"{kernel}: {name} must be a contiguous {kind} array, not {value.dtype} with strides {value.strides}")
+        raise TypeError(
+            f"{kernel}: {name} must be a contiguous {kind} array, not {value.dtype} with strides "
+            f"{value.strides}"
+        )
     return value
 
 

@@ -34,7 +34,19 @@ def linear(x, weight, bias=None, activation=None):
         out = xp.empty(pre.shape, pre.dtype)
     if bias is not None or kind:
         has_bias, blocks = bias is not None, blocks_for(pre.size, 4 * THREADS)
-        launch(xp, "bias_activation_forward", blocks, THREADS, pre, bias if has_bias else pre, out, pre.size, M, has_bias, kind)
+        launch(
+            xp,
+            "bias_activation_forward",
+            blocks,
+            THREADS,
+            pre,
+            bias if has_bias else pre,
+            out,
+            pre.size,
+            M,
+            has_bias,
+            kind,
+        )
     x_shape, kept = x.shape, pre if kind else None
 
     def dpre_of(dout):
@@ -42,7 +54,17 @@ def linear(x, weight, bias=None, activation=None):
         if not kind:
             return dout
         dpre = xp.empty(dout.shape, dout.dtype)
-        launch(xp, "activation_backward", blocks_for(dout.size, 4 * THREADS), THREADS, kept, dout, dpre, dout.size, kind)
+        launch(
+            xp,
+            "activation_backward",
+            blocks_for(dout.size, 4 * THREADS),
+            THREADS,
+            kept,
+            dout,
+            dpre,
+            dout.size,
+            kind,
+        )
         return dpre
 
     dpre = Shared(dpre_of)
@@ -62,7 +84,9 @@ def layer_norm(x, weight, bias=None, eps=1e-5):
     out, mean, rstd = xp.empty(x2.shape, x2.dtype), xp.empty(N, x2.dtype), xp.empty(N, x2.dtype)
     has_bias, blocks = bias is not None, blocks_for(N, WARPS)
     bias = bias if has_bias else weight
-    launch(xp, "layer_norm_forward", blocks, 32 * WARPS, x2, weight, bias, out, mean, rstd, N, C, has_bias, eps)
+    launch(
+        xp, "layer_norm_forward", blocks, 32 * WARPS, x2, weight, bias, out, mean, rstd, N, C, has_bias, eps
+    )
 
     def dx(dout):
         dout, result = contiguous(as_rows(dout)), xp.empty(x2.shape, x2.dtype)
@@ -94,7 +118,19 @@ def dropout(x, p, stream):
         out, rows = xp.empty(values.shape, values.dtype), values.shape[0]
         per_row = values.size // rows
         groups = rows * blocks_for(per_row, 32)
-        launch(xp, "dropout", blocks_for(groups, 32 * WARPS), 32 * WARPS, values, values, out, rows, per_row, False, *drawing)
+        launch(
+            xp,
+            "dropout",
+            blocks_for(groups, 32 * WARPS),
+            32 * WARPS,
+            values,
+            values,
+            out,
+            rows,
+            per_row,
+            False,
+            *drawing,
+        )
         return out
 
     return masked(x), masked
@@ -110,7 +146,10 @@ def drawing_of(stream, p):
 
 @fused
 def causal_attention(qkv, n_head, scale=None, dropout=0.0, stream=None):
-    """Whole matrices of scores: five products and one kernel between them in each pass. Keeps q, k, v and the weights."""
+    """Whole matrices of scores: five products and one kernel between them in each pass.
+
+    Keeps q, k, v and the weights.
+    """
     check_qkv(qkv, n_head)
     xp, (B, T, C) = array_module(qkv), (*qkv.shape[:2], qkv.shape[2] // 3)
     scale = (C // n_head) ** -0.5 if scale is None else scale
@@ -140,11 +179,25 @@ def causal_attention(qkv, n_head, scale=None, dropout=0.0, stream=None):
 
 
 def attend(q, k, v, y, scale):
-    """y = softmax(scale q kᵀ) v for the last t of T positions, without dropout: q, y (B, H, t, D), k, v (B, H, T, D)."""
+    """y = softmax(scale q kᵀ) v for the last t of T positions, without dropout: q, y (B, H, t, D), k, v (B,
+    H, T, D).
+    """
     xp, (B, H, t, D), T = array_module(q), q.shape, k.shape[2]
     q, k, v = (contiguous(x).reshape(B * H, x.shape[2], D) for x in (q * np.float32(scale), k, v))
     weights = product(xp, q, k.swapaxes(1, 2))  # (B * H, t, T)
-    launch(xp, "attention_forward", blocks_for(B * H * t, WARPS), 32 * WARPS, weights, weights, B, H, t, T, *drawing_of(None, 0))
+    launch(
+        xp,
+        "attention_forward",
+        blocks_for(B * H * t, WARPS),
+        32 * WARPS,
+        weights,
+        weights,
+        B,
+        H,
+        t,
+        T,
+        *drawing_of(None, 0),
+    )
     y[...] = product(xp, weights, v).reshape(y.shape)
 
 
@@ -153,7 +206,20 @@ def heads_from_rows(xp, x, parts, n_head, scale=1.0):
     x, (B, T, width) = contiguous(x), x.shape
     D = width // (parts * n_head)
     heads = xp.empty((parts, B * n_head, T, D), x.dtype)
-    launch(xp, "heads_from_rows", blocks_for(x.size, 4 * THREADS), THREADS, x, heads, B, T, parts, n_head, D, scale)
+    launch(
+        xp,
+        "heads_from_rows",
+        blocks_for(x.size, 4 * THREADS),
+        THREADS,
+        x,
+        heads,
+        B,
+        T,
+        parts,
+        n_head,
+        D,
+        scale,
+    )
     return list(heads)
 
 
@@ -161,7 +227,20 @@ def rows_from_heads(xp, heads, B, n_head, scale=1.0):
     """(parts, B * H, T, D) -> (B, T, parts * H * D); the first part multiplied by scale."""
     parts, _, T, D = heads.shape
     x = xp.empty((B, T, parts * n_head * D), heads.dtype)
-    launch(xp, "rows_from_heads", blocks_for(x.size, 4 * THREADS), THREADS, heads, x, B, T, parts, n_head, D, scale)
+    launch(
+        xp,
+        "rows_from_heads",
+        blocks_for(x.size, 4 * THREADS),
+        THREADS,
+        heads,
+        x,
+        B,
+        T,
+        parts,
+        n_head,
+        D,
+        scale,
+    )
     return x
 
 
@@ -169,7 +248,10 @@ def rows_from_heads(xp, heads, B, n_head, scale=1.0):
 def linear_cross_entropy(x, weight, bias, targets, ignore_index=None):
     """Gradients are computed with the loss, a chunk of rows at a time, as on the CPU."""
     xp, shape, V = array_module(x), x.shape, weight.shape[1]
-    x2, targets = contiguous(as_rows(x)), contiguous(check_ids(targets, V, "target", like=x, ignore=ignore_index).reshape(-1))
+    x2, targets = (
+        contiguous(as_rows(x)),
+        contiguous(check_ids(targets, V, "target", like=x, ignore=ignore_index).reshape(-1)),
+    )
     N = len(x2)
     wants_gradients, ignored = is_recording(), NOTHING_IGNORED if ignore_index is None else ignore_index
     share, losses, loss = xp.empty(1, x.dtype), xp.empty(N, x.dtype), xp.empty((), x.dtype)
@@ -182,7 +264,9 @@ def linear_cross_entropy(x, weight, bias, targets, ignore_index=None):
         logits = product(xp, x2[part], weight)  # (n, V)
         if bias is not None:
             blocks = blocks_for(logits.size, 4 * THREADS)
-            launch(xp, "bias_activation_forward", blocks, THREADS, logits, bias, logits, logits.size, V, True, 0)
+            launch(
+                xp, "bias_activation_forward", blocks, THREADS, logits, bias, logits, logits.size, V, True, 0
+            )
         cross_entropy_rows(xp, logits, targets[part], share, losses[part], ignored, wants_gradients)
         if wants_gradients:
             product(xp, logits, weight.T, out=dx[part])
@@ -200,13 +284,27 @@ def linear_cross_entropy(x, weight, bias, targets, ignore_index=None):
 def cross_entropy_rows(xp, logits, targets, share, losses, ignored, wants_gradient):
     """losses (n) of logits (n, V); the logits become their gradients."""
     n, V = logits.shape
-    launch(xp, "cross_entropy", n, 32 if V <= 1024 else 256, logits, targets, share, losses, V, ignored, wants_gradient)
+    launch(
+        xp,
+        "cross_entropy",
+        n,
+        32 if V <= 1024 else 256,
+        logits,
+        targets,
+        share,
+        losses,
+        V,
+        ignored,
+        wants_gradient,
+    )
 
 
 @fused
 def cross_entropy(logits, targets, ignore_index=None):
     xp, shape = array_module(logits), logits.shape
-    targets = contiguous(check_ids(targets, shape[-1], "target", like=logits, ignore=ignore_index).reshape(-1))
+    targets = contiguous(
+        check_ids(targets, shape[-1], "target", like=logits, ignore=ignore_index).reshape(-1)
+    )
     ignored = NOTHING_IGNORED if ignore_index is None else ignore_index
     grad, N = as_rows(logits).copy(), len(targets)
     share, losses, loss = xp.empty(1, grad.dtype), xp.empty(N, grad.dtype), xp.empty((), grad.dtype)
@@ -223,7 +321,18 @@ def embedding(weight, ids):
     ids_shape, ids = ids.shape, contiguous(check_ids(ids, V, "token id", like=weight).reshape(-1))
     N = len(ids)
     out = xp.empty((N, C), weight.dtype)
-    launch(xp, "embedding_forward", blocks_for(out.size, 4 * THREADS), THREADS, contiguous(weight), ids, out, N, C, V)
+    launch(
+        xp,
+        "embedding_forward",
+        blocks_for(out.size, 4 * THREADS),
+        THREADS,
+        contiguous(weight),
+        ids,
+        out,
+        N,
+        C,
+        V,
+    )
 
     def dweight(dout, add_to):
         threads, stretches = 128, max(1, min(64, 4096 // V))
@@ -240,7 +349,9 @@ def column_sums(xp, x, add_to=None):
     (N, C), stretches = x.shape, stretches_of(x.shape[0])
     last = stretches == 1
     out = add_to if last and add_to is not None else xp.empty((stretches, C), x.dtype)
-    launch(xp, "column_sums", (blocks_for(C, 32), stretches), (32, 8), x, out, N, C, last and add_to is not None)
+    launch(
+        xp, "column_sums", (blocks_for(C, 32), stretches), (32, 8), x, out, N, C, last and add_to is not None
+    )
     return out.reshape(C) if last else column_sums(xp, out, add_to)
 
 

@@ -11,7 +11,23 @@ def adamw(p, g, m, v, lr, betas, eps, weight_decay, step):
     beta1, beta2 = betas
     corrections = 1 - beta1**step, 1 - beta2**step
     blocks = blocks_for(p.size, 4 * THREADS)
-    launch(array_module(p), "adamw", blocks, THREADS, p, g, m, v, p.size, lr, beta1, beta2, eps, weight_decay, *corrections)
+    launch(
+        array_module(p),
+        "adamw",
+        blocks,
+        THREADS,
+        p,
+        g,
+        m,
+        v,
+        p.size,
+        lr,
+        beta1,
+        beta2,
+        eps,
+        weight_decay,
+        *corrections,
+    )
 
 
 def norm(arrays):

@@ -1,15 +1,17 @@
-"""Matrix products through cuBLAS: transposes are flags instead of copies, and the precision is ours to choose.
+"""Matrix products through cuBLAS: transposes are flags instead of copies, and the precision is ours to
+choose.
 
 CuPy's own matmul copies transposed operands of batched products and computes these in full float32 only.
 """
 
 import numpy as np
 
-# cuBLAS's numbers for how float32 matrices are multiplied: as they are; rounded to TF32 (10 bits of mantissa) or to
-# bfloat16 (7 bits). Sums are in float32 each time.
+# cuBLAS's numbers for how float32 matrices are multiplied: as they are; rounded to TF32 (10 bits of mantissa)
+# or to bfloat16 (7 bits). Sums are in float32 each time.
 COMPUTE_TYPES = {"fp32": 68, "tf32": 77, "bf16": 75}
 CUDA_R_32F, DEFAULT_ALGORITHM = 0, -1
-_numbers = {value: np.array(value, np.float32) for value in (0.0, 1.0)}  # cuBLAS reads alpha and beta by address
+# cuBLAS reads alpha and beta by address
+_numbers = {value: np.array(value, np.float32) for value in (0.0, 1.0)}
 _compute_type = COMPUTE_TYPES["fp32"]
 
 
@@ -20,7 +22,8 @@ def set_precision(name):
 
 
 def product(xp, a, b, out=None, add_to=None):
-    """a @ b for float32 matrices (n, k), (k, m), or stacks of as many of them; into `out`, or added to an array `add_to`.
+    """a @ b for float32 matrices (n, k), (k, m), or stacks of as many of them; into `out`, or added to an
+    array `add_to`.
 
     a and b may be transposed views: one of the last two axes must be contiguous, in the result the last.
     """
@@ -39,9 +42,15 @@ def product(xp, a, b, out=None, add_to=None):
     b_flag, b_width = _layout(b)
     out_flag, out_width = _layout(out)
     if out_flag or out.shape != (*stack, n, m) or any(x.dtype != np.float32 for x in (a, b, out)):
-        raise ValueError(f"matrix product: {out.shape} {out.dtype} cannot hold the result of {a.shape} and {b.shape}")
+        raise ValueError(
+            f"matrix product: {out.shape} {out.dtype} cannot hold the result of {a.shape} and {b.shape}"
+        )
     # cuBLAS stores columns one after the other, so it sees each of our matrices transposed: outᵀ = bᵀ aᵀ.
-    handle, one, beta = xp.cuda.device.get_cublas_handle(), _numbers[1.0].ctypes.data, _numbers[float(add)].ctypes.data
+    handle, one, beta = (
+        xp.cuda.device.get_cublas_handle(),
+        _numbers[1.0].ctypes.data,
+        _numbers[float(add)].ctypes.data,
+    )
     sizes = (handle, b_flag, a_flag, m, n, k, one)
     A, B, C = ((x.data.ptr, CUDA_R_32F, width) for x, width in ((a, a_width), (b, b_width), (out, out_width)))
     if stack:

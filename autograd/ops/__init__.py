@@ -55,7 +55,13 @@ abs = abs_
 
 
 def _give_tensor_its_operators():
-    for name, function in {"add": add, "sub": subtract, "mul": multiply, "truediv": divide, "pow": power}.items():
+    for name, function in {
+        "add": add,
+        "sub": subtract,
+        "mul": multiply,
+        "truediv": divide,
+        "pow": power,
+    }.items():
         setattr(Tensor, f"__{name}__", lambda x, y, f=function: f(x, y))
         setattr(Tensor, f"__r{name}__", lambda x, y, f=function: f(y, x))
     Tensor.__matmul__ = lambda x, y: matmul(x, y)
@@ -65,7 +71,11 @@ def _give_tensor_its_operators():
     Tensor.__getitem__ = lambda x, index: getitem(x, index=index)
     for name in ("lt", "le", "gt", "ge"):  # plain boolean arrays, for where() and masked_fill()
         compare = f"__{name}__"
-        setattr(Tensor, compare, lambda x, y, c=compare: getattr(x.data, c)(y.data if isinstance(y, Tensor) else y))
+        setattr(
+            Tensor,
+            compare,
+            lambda x, y, c=compare: getattr(x.data, c)(y.data if isinstance(y, Tensor) else y),
+        )
     for method in (exp, log, sqrt, tanh, sigmoid, relu, sum, mean, var, max, min, squeeze, astype, to):
         setattr(Tensor, method.__name__, method)
     Tensor.reshape = lambda x, *shape: reshape(x, shape=shape[0] if isinstance(shape[0], tuple) else shape)

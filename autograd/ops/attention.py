@@ -9,7 +9,9 @@ from autograd.backend import array_module, has_kernels
 from autograd.ops.linalg import row_sums
 from autograd.tensor import op
 
-QUERY_BLOCK = 64  # queries handled at once: their keys end where they end, so most of the future is never computed
+QUERY_BLOCK = (
+    64  # queries handled at once: their keys end where they end, so most of the future is never computed
+)
 SAFE_EXPONENT = 64.0  # 2**±64, and sums of a million of them, are far from the limits of float32
 LOG2_E = math.log2(math.e)
 
@@ -19,15 +21,16 @@ def causal_attention(qkv, n_head, scale=None, dropout=0.0, stream=None):
     """Attention of every position to itself and its past: dropout(softmax(scale q kᵀ)) v for each head.
 
     qkv (B, T, 3C) holds queries, keys and values side by side, each split into n_head heads of D = C / n_head
-    channels; the result is (B, T, C). scale is 1/√D unless given. With dropout > 0, stream says what is dropped.
+    channels; the result is (B, T, C). scale is 1/√D unless given. With dropout > 0, stream says what is
+    dropped.
 
     With weights P = softmax(S) and their dropped form Pd = P * keep / (1 - p):
         dv = Pdᵀ dout,   dP = (dout vᵀ) * keep / (1 - p),
         dS = P * (dP - delta) with delta = sum over keys of P * dP = sum over channels of dout * out,
         dq = scale dS k,   dk = scale dSᵀ q
-    (delta as in FlashAttention, Dao et al. 2022.) P is kept as e / sum(e), and the division acts on the D channels
-    of the result instead of on the weights. Powers of 2 replace the exponential, with log2(e) folded into the
-    queries: NumPy's exp2 takes 0.3 ns per element, exp 0.5.
+    (delta as in FlashAttention, Dao et al. 2022.) P is kept as e / sum(e), and the division acts on the D
+    channels of the result instead of on the weights. Powers of 2 replace the exponential, with log2(e) folded
+    into the queries: NumPy's exp2 takes 0.3 ns per element, exp 0.5.
     """
     check_qkv(qkv, n_head)
     xp = array_module(qkv)
@@ -62,7 +65,9 @@ def causal_attention(qkv, n_head, scale=None, dropout=0.0, stream=None):
 
 def check_qkv(qkv, n_head):
     if qkv.ndim != 3 or qkv.shape[-1] % (3 * n_head):
-        raise ValueError(f"causal_attention: wanted (B, T, 3C) with C divisible by {n_head} heads, got {qkv.shape}")
+        raise ValueError(
+            f"causal_attention: wanted (B, T, 3C) with C divisible by {n_head} heads, got {qkv.shape}"
+        )
 
 
 def _attend(q, k, v, y, scale, keep=None, keep_scale=1.0):
@@ -78,7 +83,8 @@ def _attend(q, k, v, y, scale, keep=None, keep_scale=1.0):
     for start in range(0, q.shape[2], QUERY_BLOCK):
         stop = min(start + QUERY_BLOCK, q.shape[2])
         seen = past + stop
-        e = (q[:, :, start:stop] * (scale * LOG2_E)) @ k[:, :, :seen].swapaxes(-1, -2)  # (B, H, stop - start, seen)
+        # (B, H, stop - start, seen)
+        e = (q[:, :, start:stop] * (scale * LOG2_E)) @ k[:, :, :seen].swapaxes(-1, -2)
         if stop - start > 1:
             e[..., past + start :] += _future(xp, stop - start, e.dtype)
         if shift:
@@ -94,8 +100,9 @@ def _attend(q, k, v, y, scale, keep=None, keep_scale=1.0):
 def attend_to_cache(qkv, n_head, keys, values, start, last_only=False):
     """Attention of new positions to all positions so far, for sampling: no derivative, no dropout.
 
-    qkv (B, t, 3C) belongs to positions start to start + t; keys and values (B, H, T, D) hold those of the positions
-    before and receive the new ones. Returns an array (B, t, C), or (B, 1, C) if only the last position is wanted.
+    qkv (B, t, 3C) belongs to positions start to start + t; keys and values (B, H, T, D) hold those of the
+    positions before and receive the new ones. Returns an array (B, t, C), or (B, 1, C) if only the last
+    position is wanted.
     """
     B, t, C = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
     stop = start + t
@@ -121,15 +128,17 @@ def split_heads(x, parts, n_head):
 
 @functools.lru_cache(8)
 def _future(xp, n, dtype):
-    """(n, n): -inf where the key comes after the query, else 0; added to the scores of a block on the diagonal."""
+    """(n, n): -inf where the key comes after the query, else 0; added to the scores of a block on the
+    diagonal.
+    """
     return xp.triu(xp.full((n, n), -xp.inf, dtype), 1)
 
 
 def _score_bound(q, k):
     """An upper bound for every |q·k| (Cauchy-Schwarz), from T D elements instead of T².
 
-    If no score can overflow the exponential, there is no need to find each row's maximum and subtract it, which
-    would take as long as the exponential itself.
+    If no score can overflow the exponential, there is no need to find each row's maximum and subtract it,
+    which would take as long as the exponential itself.
     """
     if not q.size:
         return 0.0

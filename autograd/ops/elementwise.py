@@ -11,7 +11,8 @@ from autograd.tensor import op
 def unbroadcast(gradient, shape):
     """Sum a gradient over the axes along which broadcasting repeated an input of this shape.
 
-    Every copy of a repeated element contributes to the result, so the element's gradient is the sum over its copies.
+    Every copy of a repeated element contributes to the result, so the element's gradient is the sum over its
+    copies.
     """
     if gradient.shape == shape:
         return gradient
@@ -49,12 +50,17 @@ def divide(x, y):
 
 @op
 def power(x, y):
-    """x to the power y. By convention the slope is 0 where the power is 0, and that of 0**y with respect to y is 0."""
+    """x to the power y.
+
+    By convention the slope is 0 where the power is 0, and that of 0**y with respect to y is 0.
+    """
     xp = array_module(x)
     out = x**y
 
     def dx(g):
-        return unbroadcast(g * xp.where(y == 0, 0.0, y * x ** xp.where(y == 0, 1.0, y - 1)).astype(out.dtype), x.shape)
+        return unbroadcast(
+            g * xp.where(y == 0, 0.0, y * x ** xp.where(y == 0, 1.0, y - 1)).astype(out.dtype), x.shape
+        )
 
     def dy(g):
         return unbroadcast(g * out * xp.log(xp.where(x == 0, 1.0, x)).astype(out.dtype), y.shape)
@@ -99,7 +105,8 @@ def sigmoid(x):
 @op
 def relu(x):
     xp = array_module(x)
-    # Against a row of zeros, because NumPy's maximum with a scalar misses its SIMD path: 0.17 against 0.35 ns/element.
+    # Against a row of zeros, because NumPy's maximum with a scalar misses its SIMD path: 0.17 against 0.35
+    # ns/element.
     out = xp.maximum(x, xp.zeros(x.shape[-1:], x.dtype))
     return out, lambda g: g * (out > 0)
 
@@ -122,7 +129,8 @@ def gelu(x):
     out *= 0.5
 
     def dx(g):  # 0.5 (1 + t) + 0.5 x (1 - t²) c (1 + 3 a x²)
-        t = tanh_of_inner()  # again, at 0.4 ns per element, rather than kept: a seventh of GPT-2's activations
+        # again, at 0.4 ns per element, rather than kept: a seventh of GPT-2's activations
+        t = tanh_of_inner()
         slope = x * x
         slope *= 3 * a * c
         slope += c
@@ -154,7 +162,8 @@ _ERF_TABLE = np.array([math.erf(i * _ERF_STEP) for i in range(6 * 32 + 1)])  # e
 
 
 def erf(x):
-    """The error function of an array, to rounding, which NumPy lacks: Taylor's series around the nearest table entry.
+    """The error function of an array, to rounding, which NumPy lacks: Taylor's series around the nearest
+    table entry.
 
     Its derivatives follow f⁽ⁿ⁺¹⁾(c) = -2c f⁽ⁿ⁾(c) - 2(n-1) f⁽ⁿ⁻¹⁾(c), starting with f'(c) = 2/√π exp(-c²).
     """

@@ -10,7 +10,9 @@ from autograd.tensor import op
 
 @op
 def matmul(x, y):
-    """x @ y with NumPy's rules: stacks of matrices broadcast, a 1-D operand is a row on the left, a column on the right."""
+    """x @ y with NumPy's rules: stacks of matrices broadcast, a 1-D operand is a row on the left, a column on
+    the right.
+    """
     if x.ndim == 0 or y.ndim == 0:
         raise ValueError(f"matmul needs at least one axis on each side, got shapes {x.shape} and {y.shape}")
     x2 = x[None, :] if x.ndim == 1 else x  # (..., n, k)
@@ -29,16 +31,21 @@ def matmul(x, y):
     return x @ y, (dx, dy)
 
 
-ACTIVATIONS = {"relu": elementwise.relu.raw, "gelu": elementwise.gelu.raw, "gelu_exact": elementwise.gelu_exact.raw}
+ACTIVATIONS = {
+    "relu": elementwise.relu.raw,
+    "gelu": elementwise.gelu.raw,
+    "gelu_exact": elementwise.gelu_exact.raw,
+}
 
 
 @op
 def linear(x, weight, bias=None, activation=None):
     """activation(x @ weight + bias), as one operation.
 
-    x (..., K), weight (K, M) as in GPT-2's Conv1D, bias (M) or None; activation None or a name in ACTIVATIONS.
-    All leading axes are folded into one, so that each pass is a single two-dimensional product:
-    dx = dpre @ weightᵀ, dweight = xᵀ @ dpre, dbias = sum of dpre over the rows, dpre = dout * activation'(pre).
+    x (..., K), weight (K, M) as in GPT-2's Conv1D, bias (M) or None; activation None or a name in
+    ACTIVATIONS. All leading axes are folded into one, so that each pass is a single two-dimensional product:
+    dx = dpre @ weightᵀ, dweight = xᵀ @ dpre, dbias = sum of dpre over the rows, dpre = dout *
+    activation'(pre).
     """
     check_linear(x, weight)
     x2 = as_rows(x)  # (..., K) -> (N, K)
@@ -65,7 +72,9 @@ def linear(x, weight, bias=None, activation=None):
 
 def check_linear(x, weight):
     if x.ndim == 0 or weight.ndim != 2 or x.shape[-1] != weight.shape[0]:
-        raise ValueError(f"linear: x {x.shape} does not fit weight {weight.shape}; wanted (..., K) and (K, M)")
+        raise ValueError(
+            f"linear: x {x.shape} does not fit weight {weight.shape}; wanted (..., K) and (K, M)"
+        )
 
 
 class Shared:

@@ -1,7 +1,8 @@
 """The operations of a GPT, fused: one forward pass and one derivative worked out by hand for each.
 
-Written straight from primitives, each would record several operations and keep every intermediate array. Each is
-tested to equal that composition. Names as in llm.c: dout is the gradient that comes in, dx the one that goes out.
+Written straight from primitives, each would record several operations and keep every intermediate array. Each
+is tested to equal that composition. Names as in llm.c: dout is the gradient that comes in, dx the one that
+goes out.
 """
 
 import numpy as np
@@ -33,8 +34,8 @@ def layer_norm(x, weight, bias=None, eps=1e-5):
     """(x - mean) / sqrt(variance + eps) * weight + bias over the last axis; x (..., C), weight and bias (C).
 
     With xhat = (x - mean) * rstd and dxhat = dout * weight:
-    dx = rstd * (dxhat - mean(dxhat) - xhat * mean(dxhat * xhat)): what is left of dxhat when its share along the
-    constant and along xhat is taken out, because the output does not change in these directions.
+    dx = rstd * (dxhat - mean(dxhat) - xhat * mean(dxhat * xhat)): what is left of dxhat when its share along
+    the constant and along xhat is taken out, because the output does not change in these directions.
     """
     x2 = as_rows(x)  # (..., C) -> (N, C)
     C = x.shape[-1]
@@ -70,8 +71,8 @@ def row_dots(x, y):
 def cross_entropy(logits, targets, ignore_index=None):
     """The mean over tokens of -log softmax(logits)[target]; a 0-d result.
 
-    logits (..., V); targets: integers of shape (...), IndexError outside [0, V). Tokens whose target is ignore_index
-    do not count, neither in the sum nor in the mean.
+    logits (..., V); targets: integers of shape (...), IndexError outside [0, V). Tokens whose target is
+    ignore_index do not count, neither in the sum nor in the mean.
     dlogits = (softmax(logits) - onehot(target)) / count
     """
     xp = array_module(logits)
@@ -95,12 +96,13 @@ def cross_entropy(logits, targets, ignore_index=None):
 
 @op
 def linear_cross_entropy(x, weight, bias, targets, ignore_index=None):
-    """cross_entropy(linear(x, weight, bias), targets) without ever holding all logits: the head of a language model.
+    """cross_entropy(linear(x, weight, bias), targets) without ever holding all logits: the head of a language
+    model.
 
-    x (..., C), weight (C, V), bias (V) or None, targets (...). The rows go through in chunks; each chunk's logits turn
-    in place into its dlogits = (softmax - onehot) / count, and these at once into its parts of dx, dweight and dbias.
-    So the gradients are ready, but for the factor dout, when the forward pass ends, and memory does not grow with the
-    number of rows times the vocabulary.
+    x (..., C), weight (C, V), bias (V) or None, targets (...). The rows go through in chunks; each chunk's
+    logits turn in place into its dlogits = (softmax - onehot) / count, and these at once into its parts of
+    dx, dweight and dbias. So the gradients are ready, but for the factor dout, when the forward pass ends,
+    and memory does not grow with the number of rows times the vocabulary.
     """
     xp = array_module(x)
     targets = check_ids(targets, weight.shape[1], "target", like=x, ignore=ignore_index)
@@ -146,7 +148,8 @@ HEAD_CHUNK = 2**20  # logits held at a time by linear_cross_entropy: 4 MB in flo
 
 @op
 def embedding(weight, ids):
-    """The rows of weight (V, C) named by integers ids (...): a result of shape (..., C). IndexError outside [0, V).
+    """The rows of weight (V, C) named by integers ids (...): a result of shape (..., C). IndexError outside
+    [0, V).
 
     dweight[v] = sum of dout over all places where ids == v
     """
@@ -159,7 +162,10 @@ def embedding(weight, ids):
 
 
 def sum_rows_by_id(rows, ids, n):
-    """(N, C), (N) -> (n, C): the sum of the rows that carry each id. Sorting brings equal ids together, in order."""
+    """(N, C), (N) -> (n, C): the sum of the rows that carry each id.
+
+    Sorting brings equal ids together, in order.
+    """
     xp = array_module(rows)
     out = xp.zeros((n, rows.shape[1]), rows.dtype)
     if len(ids) == 0:
@@ -177,9 +183,11 @@ def sum_rows_by_id(rows, ids, n):
 
 
 def check_ids(ids, n, what, like, ignore=None):
-    """The ids, on the device of the array `like`; IndexError for one outside [0, n) (NumPy would count from the end).
+    """The ids, on the device of the array `like`; IndexError for one outside [0, n) (NumPy would count from
+    the end).
 
-    Those equal to `ignore` are let through. Ids that are on a GPU already are not looked at, since that would wait.
+    Those equal to `ignore` are let through. Ids that are on a GPU already are not looked at, since that would
+    wait.
     """
     if ids.dtype.kind not in "iu":
         raise TypeError(f"{what}s must be a plain integer array, not {ids.dtype}")
@@ -194,7 +202,9 @@ def check_ids(ids, n, what, like, ignore=None):
 
 @op
 def dropout(x, p, stream):
-    """x with elements set to 0 with probability p and the others scaled by 1 / (1 - p); x[i] is row stream.row + i."""
+    """x with elements set to 0 with probability p and the others scaled by 1 / (1 - p); x[i] is row
+    stream.row + i.
+    """
     keep, scale = stream.keep_mask(x.shape, p)
     keep = array_module(x).asarray(keep)
 

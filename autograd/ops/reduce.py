@@ -5,7 +5,9 @@ from autograd.tensor import op
 
 
 def _back_on_axes(reduced, shape, axis, keepdims):
-    """A reduced array with its lost axes put back with length 1, so that it broadcasts against the input's shape."""
+    """A reduced array with its lost axes put back with length 1, so that it broadcasts against the input's
+    shape.
+    """
     if keepdims:
         return reduced
     lost = range(len(shape)) if axis is None else [i % len(shape) for i in _as_tuple(axis)]
@@ -29,7 +31,9 @@ def _count(x, axis):
 @op
 def sum(x, axis=None, keepdims=False):
     xp, shape = array_module(x), x.shape
-    return x.sum(axis, keepdims=keepdims), lambda g: xp.broadcast_to(_back_on_axes(g, shape, axis, keepdims), shape)
+    return x.sum(axis, keepdims=keepdims), lambda g: xp.broadcast_to(
+        _back_on_axes(g, shape, axis, keepdims), shape
+    )
 
 
 @op

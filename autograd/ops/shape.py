@@ -70,7 +70,8 @@ def split(x, sections, axis=0):
         sections = range(length // sections, length, length // sections)
     before = (slice(None),) * (axis % x.ndim)
     return [
-        getitem(x, index=before + (slice(start, stop),)) for start, stop in zip([0, *sections], [*sections, length], strict=True)
+        getitem(x, index=before + (slice(start, stop),))
+        for start, stop in zip([0, *sections], [*sections, length], strict=True)
     ]
 
 
@@ -79,7 +80,9 @@ def getitem(x, index):
     """x[index] for integers, slices, None, ..., boolean masks and integer arrays (repeated entries add up)."""
     index = _plain(index, x)
     xp = array_module(x)
-    advanced = any(is_array(part) or isinstance(part, list) for part in (index if isinstance(index, tuple) else (index,)))
+    advanced = any(
+        is_array(part) or isinstance(part, list) for part in (index if isinstance(index, tuple) else (index,))
+    )
 
     def dx(g):
         out = xp.zeros(x.shape, x.dtype)
@@ -110,7 +113,9 @@ def tril(x, k=0):
 
 @op
 def masked_fill(x, mask, value):
-    """x with `value` (a number) wherever the plain boolean array `mask`, of a shape that broadcasts to x's, is True."""
+    """x with `value` (a number) wherever the plain boolean array `mask`, of a shape that broadcasts to x's,
+    is True.
+    """
     xp = array_module(x)
     return xp.where(mask, xp.asarray(value, x.dtype), x), lambda g: xp.where(mask, 0, g)
 

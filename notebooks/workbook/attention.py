@@ -28,7 +28,7 @@ def future(scores):
     return np.triu(np.ones(scores.shape[-2:], bool), 1)
 
 
-# --- causal_weights -----------------------------------------------------------------------------------------------------
+# --- causal_weights -------------------------------------------------------------------------------
 
 
 def causal_weights(scores):
@@ -46,29 +46,25 @@ check.add(
         [(normal(5, 5),), (normal(2, 3, 4, 4) * 3,), (normal(1, 1),)],
         {
             "Nothing is masked: every position sees the future.": softmax,
-            "The wrong triangle is masked: positions see only the future. Row i may look at columns 0 to i.": _masked(
-                lambda s: np.tril(np.ones(s.shape[-2:], bool), -1)
-            ),
-            "The diagonal is masked as well, so the first position sees nothing at all, and its row is nan. A position may "
+            "The wrong triangle is masked: positions see only the future. "
+            "Row i may look at columns 0 to i.": _masked(lambda s: np.tril(np.ones(s.shape[-2:], bool), -1)),
+            "The diagonal is masked as well, so the first position sees nothing at all, and its row is nan. "
+            "A position may "
             "look at itself: `np.triu(..., 1)`.": _masked(lambda s: np.triu(np.ones(s.shape[-2:], bool))),
-            "One position of the future stays visible: the mask begins a diagonal too late. `np.triu(..., 1)`.": _masked(
-                lambda s: np.triu(np.ones(s.shape[-2:], bool), 2)
-            ),
-            "The future's scores are set to 0, and exp(0) is 1, not 0. Minus infinity is the score whose weight is 0.": _masked(
-                value=0.0
-            ),
-            "The weights were masked after the softmax, so rows no longer add up to 1. Mask the scores, before it.": lambda s: (
-                np.where(future(s), 0.0, softmax(s))
-            ),
-            "The softmax runs over the queries: columns add up to 1 instead of rows. Sum over the keys, axis -1.": _masked(
-                axis=-2
-            ),
+            "One position of the future stays visible: the mask begins a diagonal too late. `np.triu(..., "
+            "1)`.": _masked(lambda s: np.triu(np.ones(s.shape[-2:], bool), 2)),
+            "The future's scores are set to 0, and exp(0) is 1, not 0. Minus infinity is the score whose "
+            "weight is 0.": _masked(value=0.0),
+            "The weights were masked after the softmax, so rows no longer add up to 1. Mask the scores, "
+            "before it.": lambda s: np.where(future(s), 0.0, softmax(s)),
+            "The softmax runs over the queries: columns add up to 1 instead of rows. Sum over the keys, axis "
+            "-1.": _masked(axis=-2),
         },
     ),
 )
 
 
-# --- attention ------------------------------------------------------------------------------------------------------------
+# --- attention ------------------------------------------------------------------------------------
 
 
 def attention(q, k, v):
@@ -108,40 +104,47 @@ def _inspect_future(answer):
     q, k, v = normal(3, 6, 4)
     changed = [np.concatenate([a[:4], normal(2, 4)]) for a in (q, k, v)]
     if not np.array_equal(answer(q, k, v)[0][:4], answer(*changed)[0][:4]):
-        raise Wrong("Changing the last two positions changes the results of the first four: the future leaks.")
+        raise Wrong(
+            "Changing the last two positions changes the results of the first four: the future leaks."
+        )
 
 
 check.add(
     "attention",
     Exercise(
         attention,
-        [(normal(4, 4), normal(4, 4), normal(4, 4)), (normal(5, 9), normal(5, 9), normal(5, 9)), tuple(normal(3, 2, 2, 4, 3))],
+        [
+            (normal(4, 4), normal(4, 4), normal(4, 4)),
+            (normal(5, 9), normal(5, 9), normal(5, 9)),
+            tuple(normal(3, 2, 2, 4, 3)),
+        ],
         with_pairs(
             _attention,
             {
-                "The scores are not scaled. Divide them by √D, or the softmax becomes a hard choice as D grows.": {
-                    "scale": lambda q: 1.0
+                "The scores are not scaled. Divide them by √D, or the softmax becomes a hard choice as D "
+                "grows.": {"scale": lambda q: 1.0},
+                "The scale is 1/D. It is 1/√D: a sum of D random products grows like √D.": {
+                    "scale": lambda q: 1 / q.shape[-1]
                 },
-                "The scale is 1/D. It is 1/√D: a sum of D random products grows like √D.": {"scale": lambda q: 1 / q.shape[-1]},
-                "The scale is √D, but should be 1/√D: divide, do not multiply.": {"scale": lambda q: q.shape[-1] ** 0.5},
-                "You scale by √T, the number of positions. It is D, the number of channels that a score sums over.": {
-                    "scale": lambda q: q.shape[-2] ** -0.5
+                "The scale is √D, but should be 1/√D: divide, do not multiply.": {
+                    "scale": lambda q: q.shape[-1] ** 0.5
                 },
-                "Queries and keys are swapped: entry (i, j) of the scores must belong to query i and key j, q @ kᵀ.": {
-                    "scores": lambda q, k: k @ swap(q)
-                },
+                "You scale by √T, the number of positions. It is D, the number of channels that a score sums "
+                "over.": {"scale": lambda q: q.shape[-2] ** -0.5},
+                "Queries and keys are swapped: entry (i, j) of the scores must belong to query i and key j, "
+                "q @ kᵀ.": {"scores": lambda q, k: k @ swap(q)},
                 "`.T` turns round all axes of a stack. Swap only the last two: `.swapaxes(-1, -2)`.": {
                     "scores": lambda q, k: q @ k.T
                 },
                 "Nothing is masked: every position sees the future.": {"weights": softmax},
                 "The weights mix the keys instead of the values: p @ v.": {"mix": lambda p, k, v: p @ k},
-                "The weights are transposed before they meet the values: p @ v, row i mixes what query i looks at.": {
-                    "mix": lambda p, k, v: swap(p) @ v
-                },
+                "The weights are transposed before they meet the values: p @ v, row i mixes what query i "
+                "looks at.": {"mix": lambda p, k, v: swap(p) @ v},
             },
         )
         | {
-            "The scale is applied after the softmax, where rows no longer add up to 1. Scale the scores.": _scaled_late,
+            "The scale is applied after the softmax, where rows no "
+            "longer add up to 1. Scale the scores.": _scaled_late,
         },
         _two,
         _inspect_future,
@@ -149,7 +152,7 @@ check.add(
 )
 
 
-# --- attention_pullback -----------------------------------------------------------------------------------------------------
+# --- attention_pullback ---------------------------------------------------------------------------
 
 
 def attention_pullback(dout, q, k, v, p):
@@ -195,23 +198,24 @@ check.add(
         with_pairs(
             _pullback,
             {
-                "In dq and dk the scale is missing: it multiplied the scores on the way forward, so it multiplies on the way "
+                "In dq and dk the scale is missing: it multiplied the scores on the way forward, so it "
+                "multiplies on the way "
                 "back.": {"scale": lambda width: 1.0},
                 "The scale is in dq and dk twice.": {"scale": lambda width: 1 / width},
-                "The softmax's normalisation was held constant: the term - sum(p * dp) is missing.": {"ds": lambda p, dp: p * dp},
-                "Only the diagonal of the softmax's Jacobian: more weight for one key is less for all others of its row.": {
-                    "ds": lambda p, dp: p * (1 - p) * dp
+                "The softmax's normalisation was held constant: the term - sum(p * dp) is missing.": {
+                    "ds": lambda p, dp: p * dp
                 },
+                "Only the diagonal of the softmax's Jacobian: more weight for one key is less for all others "
+                "of its row.": {"ds": lambda p, dp: p * (1 - p) * dp},
                 "The softmax was skipped on the way back: dS is not dP. Use your pullback of notebook 4.": {
                     "ds": lambda p, dp: dp
                 },
-                "The factor p in front of the softmax's pullback is missing. Without it the masked future gets gradients, too.": {
-                    "ds": lambda p, dp: dp - (p * dp).sum(-1, keepdims=True)
-                },
-                "In the softmax's pullback the sum runs over queries. Each row of p is a softmax: sum over keys, axis -1.": {
-                    "ds": lambda p, dp: p * (dp - (p * dp).sum(-2, keepdims=True))
-                },
-                "In the softmax's pullback the sum has lost its axis, so it lines up with the keys instead of the queries: "
+                "The factor p in front of the softmax's pullback is missing. Without it the masked future "
+                "gets gradients, too.": {"ds": lambda p, dp: dp - (p * dp).sum(-1, keepdims=True)},
+                "In the softmax's pullback the sum runs over queries. Each row of p is a softmax: sum over "
+                "keys, axis -1.": {"ds": lambda p, dp: p * (dp - (p * dp).sum(-2, keepdims=True))},
+                "In the softmax's pullback the sum has lost its axis, so it lines up with the keys instead "
+                "of the queries: "
                 "`keepdims=True`.": {"ds": lambda p, dp: p * (dp - (p * dp).sum(-1))},
                 "In the softmax's pullback dp is not weighted with p: sum(p * dp).": {
                     "ds": lambda p, dp: p * (dp - dp.sum(-1, keepdims=True))
@@ -222,9 +226,8 @@ check.add(
                 "dk has the scale, dq has not. Both went into the scores, which were scaled.": {
                     "dq": lambda ds, q, k: ds @ k * q.shape[-1] ** 0.5
                 },
-                "The transpose is missing in dv: key j's value was used by all queries i, so dv = pᵀ @ dout.": {
-                    "dv": lambda p, dout: p @ dout
-                },
+                "The transpose is missing in dv: key j's value was used "
+                "by all queries i, so dv = pᵀ @ dout.": {"dv": lambda p, dout: p @ dout},
                 "The transpose is missing in dk: dk = dSᵀ @ q.": {"dk": lambda ds, q, k: ds @ q},
                 "dq needs no transpose: dq = dS @ k.": {"dq": lambda ds, q, k: swap(ds) @ k},
                 "dq and dk come in the wrong order.": {
@@ -242,7 +245,7 @@ check.add(
 )
 
 
-# --- split_heads --------------------------------------------------------------------------------------------------------------
+# --- split_heads ----------------------------------------------------------------------------------
 
 
 def split_heads(x, n_head):
@@ -255,11 +258,15 @@ check.add(
         split_heads,
         [(normal(2, 4, 8), 2), (normal(3, 2, 6), 3), (normal(1, 4, 4), 2)],
         {
-            "One reshape does not do it: it tears positions apart and mixes them into heads. First (B, T, H, D), then swap the "
+            "One reshape does not do it: it tears positions apart and mixes them into heads. First (B, T, H, "
+            "D), then swap the "
             "axes T and H.": lambda x, h: x.reshape(x.shape[0], h, x.shape[1], -1),
-            "The channels are dealt out to the heads in turn. Head 0 has the first D channels: reshape to (B, T, H, D), H "
+            "The channels are dealt out to the heads in turn. Head 0 has the first D channels: reshape to "
+            "(B, T, H, D), H "
             "before D.": lambda x, h: x.reshape(*x.shape[:2], -1, h).transpose(0, 3, 1, 2),
-            "The axes T and H are not swapped yet: (B, T, H, D) -> (B, H, T, D).": lambda x, h: x.reshape(*x.shape[:2], h, -1),
+            "The axes T and H are not swapped yet: (B, T, H, D) -> (B, H, T, D).": lambda x, h: x.reshape(
+                *x.shape[:2], h, -1
+            ),
             "The last two axes are swapped: (B, H, D, T) in place of (B, H, T, D).": lambda x, h: x.reshape(
                 *x.shape[:2], h, -1
             ).transpose(0, 2, 3, 1),
@@ -274,7 +281,7 @@ def merge_heads(x):
     return x.swapaxes(1, 2).reshape(B, T, H * D)
 
 
-# --- a task to learn ------------------------------------------------------------------------------------------------------------
+# --- a task to learn ------------------------------------------------------------------------------
 
 
 def letters(rng, rows=32, length=16, vocab_size=12):
@@ -282,7 +289,7 @@ def letters(rng, rows=32, length=16, vocab_size=12):
     return rng.integers(vocab_size, size=(rows, length))
 
 
-# --- pictures -----------------------------------------------------------------------------------------------------------------
+# --- pictures -------------------------------------------------------------------------------------
 
 
 def plot_maps(maps, labels=None):
@@ -320,7 +327,9 @@ def plot_curves(curves, reference, name):
     for (label, curve), color in zip(curves.items(), (BLUE, RED), strict=False):
         axes.plot(curve, color=color, label=label)
     axes.axhline(reference, color=GREY, ls="--", lw=0.8)
-    axes.text(1.01, reference, name, transform=axes.get_yaxis_transform(), va="center", fontsize=8, color=GREY)
+    axes.text(
+        1.01, reference, name, transform=axes.get_yaxis_transform(), va="center", fontsize=8, color=GREY
+    )
     axes.set(xlabel="step", ylabel="loss", ylim=(0, None))
     axes.legend()
     return Picture(figure, "losses")

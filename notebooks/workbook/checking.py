@@ -1,8 +1,9 @@
 """Checks that say what went wrong.
 
-An exercise knows the right function (the library's, to go on with while it is unsolved), inputs to try, and typical
-mistakes: wrong functions, each with the sentence that helps whoever made it. An answer that computes what a mistake
-computes, on every input, is told that sentence; any other wrong answer is described by how its numbers differ.
+An exercise knows the right function (the library's, to go on with while it is unsolved), inputs to try, and
+typical mistakes: wrong functions, each with the sentence that helps whoever made it. An answer that computes
+what a mistake computes, on every input, is told that sentence; any other wrong answer is described by how its
+numbers differ.
 """
 
 import copy
@@ -29,9 +30,10 @@ class Wrong(Exception):  # noqa: N818 (it is an answer that is wrong, not a prog
 class Exercise:
     """What an answer is held against.
 
-    reference: the right function. cases: argument tuples to try it on. mistakes: {diagnosis, or a tuple of some: wrong
-    function}. compute: (function, *arguments) -> {name: array}, what is compared; by default the function's result.
-    inspect: called with an answer whose numbers are right; raises Wrong for what they do not show.
+    reference: the right function. cases: argument tuples to try it on. mistakes: {diagnosis, or a tuple of
+    some: wrong function}. compute: (function, *arguments) -> {name: array}, what is compared; by default the
+    function's result. inspect: called with an answer whose numbers are right; raises Wrong for what they do
+    not show.
     """
 
     reference: Callable
@@ -46,8 +48,8 @@ class Exercise:
 class Verdict:
     """What a check found.
 
-    status: "right", "open" (not written yet) or "wrong". Then diagnosis says why, worst names the worst entry of the first
-    case that went wrong, case describes its inputs, and yours and true are the arrays to draw.
+    status: "right", "open" (not written yet) or "wrong". Then diagnosis says why, worst names the worst entry
+    of the first case that went wrong, case describes its inputs, and yours and true are the arrays to draw.
     """
 
     status: str
@@ -59,7 +61,10 @@ class Verdict:
 
 
 class Checks:
-    """The exercises of a notebook by name. `f = check(f)` prints the verdict and returns the function to go on with."""
+    """The exercises of a notebook by name.
+
+    `f = check(f)` prints the verdict and returns the function to go on with.
+    """
 
     def __init__(self):
         self.exercises = {}
@@ -100,7 +105,9 @@ def _objection(exercise, answer):
 
 
 def _stopped(exercise, answer, results, error):
-    """The Verdict on an answer whose numbers are right until it stops with an error, or a check does with Wrong."""
+    """The Verdict on an answer whose numbers are right until it stops with an error, or a check does with
+    Wrong.
+    """
     if isinstance(error, Wrong):
         return Verdict("wrong", str(error))
     return Verdict("wrong", several(*_known(exercise, results, error)) or _crash(answer, error))
@@ -123,7 +130,9 @@ def is_unsolved(answer):
     """True while the function's body is still the `...` it was given with: all it does is return None."""
     harmless = ("RESUME", "NOP", "COPY_FREE_VARS", "MAKE_CELL", "RETURN_VALUE")
     is_none = lambda i: i.opname in ("LOAD_CONST", "RETURN_CONST") and i.argval is None
-    return inspect.isfunction(answer) and all(i.opname in harmless or is_none(i) for i in dis.get_instructions(answer))
+    return inspect.isfunction(answer) and all(
+        i.opname in harmless or is_none(i) for i in dis.get_instructions(answer)
+    )
 
 
 def _compute(exercise, function, case):
@@ -132,7 +141,10 @@ def _compute(exercise, function, case):
     results = exercise.compute(function, *arguments)
     for name, before, after in zip(argument_names(exercise.reference, case), case, arguments, strict=True):
         if isinstance(before, np.ndarray) and not np.array_equal(before, after, equal_nan=True):
-            raise Wrong(f"It changes its input {name} in place. Others still need it: work on a new array (`x = x.copy()`).")
+            raise Wrong(
+                f"It changes its input {name} in place. Others still need it: work on a new array (`x = "
+                "x.copy()`)."
+            )
     for name, value in results.items():
         if value is None:
             raise Wrong(f"{name} is None. Is a `return` missing, or does one of the lines end in `...`?")
@@ -146,7 +158,8 @@ def argument_names(function, case):
 
 
 def with_pullback(*inputs):
-    """A `compute` for answers that return (result, pullback), or a tuple of pullbacks, one for each of these inputs.
+    """A `compute` for answers that return (result, pullback), or a tuple of pullbacks, one for each of these
+    inputs.
 
     The last argument of each case is the upstream gradient g.
     """
@@ -155,14 +168,24 @@ def with_pullback(*inputs):
         *arguments, g = case
         answer = function(*arguments)
         if not (isinstance(answer, tuple) and len(answer) == 2):
-            raise Wrong("Return two things: the result, and its pullback (a function of the upstream gradient g).")
+            raise Wrong(
+                "Return two things: the result, and its pullback (a function of the upstream gradient g)."
+            )
         result, pullbacks = answer
         pullbacks = (pullbacks,) if len(inputs) == 1 and not isinstance(pullbacks, tuple) else pullbacks
         if not isinstance(pullbacks, tuple) or len(pullbacks) != len(inputs):
-            raise Wrong(f"The second thing returned must hold {len(inputs)} pullbacks in a tuple, for {', '.join(inputs)}.")
+            raise Wrong(
+                f"The second thing returned must hold {len(inputs)} pullbacks in a tuple, for "
+                f"{', '.join(inputs)}."
+            )
         if not all(map(callable, pullbacks)):
-            raise Wrong("A pullback is a function: `lambda g: ...`. It cannot be a number, for g is only known later.")
-        gradients = {f"the gradient of {name}": pull(copy.deepcopy(g)) for name, pull in zip(inputs, pullbacks, strict=True)}
+            raise Wrong(
+                "A pullback is a function: `lambda g: ...`. It cannot be a number, for g is only known later."
+            )
+        gradients = {
+            f"the gradient of {name}": pull(copy.deepcopy(g))
+            for name, pull in zip(inputs, pullbacks, strict=True)
+        }
         return {"the result": result, **gradients}
 
     return compute
@@ -180,7 +203,9 @@ def _form_fault(exercise, case, yours, true):
         if value.dtype.kind not in "biufc":
             return f"{name} should hold numbers, but holds {value.dtype}."
         if true[name].dtype == np.float64 and value.dtype == np.float32:
-            return f"{name} is float32, although the inputs are float64: half of the digits are lost on the way."
+            return (
+                f"{name} is float32, although the inputs are float64: half of the digits are lost on the way."
+            )
     return None
 
 
@@ -189,7 +214,11 @@ def _agree(yours, true, tolerance):
 
 
 def _same(yours, true, tolerance):
-    if yours.shape != true.shape or yours.dtype.kind not in "biufc" or (yours.dtype == np.float32) != (true.dtype == np.float32):
+    if (
+        yours.shape != true.shape
+        or yours.dtype.kind not in "biufc"
+        or (yours.dtype == np.float32) != (true.dtype == np.float32)
+    ):
         return False
     return bool(_close(yours, true, tolerance).all())
 
@@ -201,7 +230,11 @@ def _close(yours, true, tolerance):
 
 def _wrong(exercise, results, truths, failed, known):
     first = failed[0]
-    name = next(n for n in truths[first] if not _agree({n: results[first][n]}, {n: truths[first][n]}, exercise.tolerance))
+    name = next(
+        n
+        for n in truths[first]
+        if not _agree({n: results[first][n]}, {n: truths[first][n]}, exercise.tolerance)
+    )
     yours, true = results[first][name], truths[first][name]
     diagnosis = known or describe_difference(name, yours, true)
     if len(failed) < len(results) and diagnosis.startswith("No typical"):
@@ -213,13 +246,16 @@ def _wrong(exercise, results, truths, failed, known):
     index = _worst_index(yours, true)
     place = f"{name}[{', '.join(map(str, index))}]" if index else name
     worst = f"{place} is {yours[index]:.6g}, should be {true[index]:.6g}"
-    return Verdict("wrong", diagnosis, worst, describe(exercise.reference, exercise.cases[first]), yours, true)
+    return Verdict(
+        "wrong", diagnosis, worst, describe(exercise.reference, exercise.cases[first]), yours, true
+    )
 
 
 def _known(exercise, results, error=None):
     """The diagnoses, in a list, of the typical mistake that does what the answer did.
 
-    That is: it computes the same results, and then, if the answer stopped with an error, stops at the same case.
+    That is: it computes the same results, and then, if the answer stopped with an error, stops at the same
+    case.
     """
     for text, mistake in exercise.mistakes.items():
         theirs, their_error = _run(exercise, mistake, len(results) + (error is not None))
@@ -231,7 +267,9 @@ def _known(exercise, results, error=None):
 
 def _known_by_output(exercise, results, truths):
     """As above, output by output (the gradient of x, that of y, ...), for answers with a mistake in each."""
-    same = lambda name, a, b: all(_same(x[name], y[name], exercise.tolerance) for x, y in zip(a, b, strict=False))
+    same = lambda name, a, b: all(
+        _same(x[name], y[name], exercise.tolerance) for x, y in zip(a, b, strict=False)
+    )
     known, unknown = [], []
     for name in truths[0]:
         if same(name, results, truths):
@@ -259,10 +297,11 @@ def several(*texts):
 
 
 def with_pairs(variant, changes):
-    """Mistakes {diagnosis: function} from `variant`, a function that makes a wrong answer from keyword arguments.
+    """Mistakes {diagnosis: function} from `variant`, a function that makes a wrong answer from keyword
+    arguments.
 
-    changes: {diagnosis: arguments}. Two changes of different arguments also come together, as {(one, other): function},
-    since people do that.
+    changes: {diagnosis: arguments}. Two changes of different arguments also come together, as {(one, other):
+    function}, since people do that.
     """
     mistakes = {text: variant(**change) for text, change in changes.items()}
     for (a, x), (b, y) in itertools.combinations(changes.items(), 2):
@@ -272,7 +311,9 @@ def with_pairs(variant, changes):
 
 
 def _run(exercise, function, count):
-    """What the function computes on the first `count` cases, as far as it gets, and the error that stopped it or None."""
+    """What the function computes on the first `count` cases, as far as it gets, and the error that stopped it
+    or None.
+    """
     results = []
     for case in exercise.cases[:count]:
         try:
@@ -284,7 +325,10 @@ def _run(exercise, function, count):
 
 def _worst_index(yours, true):
     difference = np.abs(yours - true, dtype=float)
-    return tuple(int(i) for i in np.unravel_index(np.argmax(np.where(np.isnan(difference), np.inf, difference)), true.shape))
+    return tuple(
+        int(i)
+        for i in np.unravel_index(np.argmax(np.where(np.isnan(difference), np.inf, difference)), true.shape)
+    )
 
 
 def describe_difference(name, yours, true):
@@ -296,14 +340,18 @@ def describe_difference(name, yours, true):
         return f"{name} is all zeros: nothing was ever written into it, or what was added cancels."
     if _close(yours, -true, TOLERANCE).all():
         return f"{name} has the wrong sign, everywhere. Otherwise it is right."
-    ratio = yours.flat[np.argmax(np.abs(true))] / np.abs(true).max() * np.sign(true.flat[np.argmax(np.abs(true))])
+    ratio = (
+        yours.flat[np.argmax(np.abs(true))] / np.abs(true).max() * np.sign(true.flat[np.argmax(np.abs(true))])
+    )
     if _close(yours, ratio * true, TOLERANCE).all():
         return f"{name} is {ratio:.6g} times what it should be, everywhere: a factor is missing or too many. Which one?"
     if true.ndim == 2 and true.shape[0] == true.shape[1] and _close(yours, true.T, TOLERANCE).all():
         return f"{name} is transposed: rows and columns are swapped."
     off = yours - true
     if true.ndim and _close(yours, true + off.flat[0], TOLERANCE).all():
-        return f"{name} is off by the same amount everywhere ({off.flat[0]:.6g}): a term is missing or too many."
+        return (
+            f"{name} is off by the same amount everywhere ({off.flat[0]:.6g}): a term is missing or too many."
+        )
     wrong = int((~_close(yours, true, TOLERANCE)).sum())
     if wrong < true.size:
         return f"No typical mistake. {wrong} of {true.size} entries of {name} are wrong: what have they in common?"

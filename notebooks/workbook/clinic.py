@@ -1,4 +1,7 @@
-"""Notebook 9: the bug clinic. A small GPT whose parts can be exchanged for sick ones, its records, and their dashboards."""
+"""Notebook 9: the bug clinic.
+
+A small GPT whose parts can be exchanged for sick ones, its records, and their dashboards.
+"""
 
 import dataclasses
 
@@ -15,7 +18,7 @@ C, L, H, T, ROWS = 32, 4, 2, 32, 12
 STEPS = 100 if QUICK else 200
 GROUPS = ["embedding"] + [f"block {i + 1}" for i in range(L)]
 
-# --- the parts, healthy -------------------------------------------------------------------------------------------------
+# --- the parts, healthy ---------------------------------------------------------------------------
 
 
 def initial(shape, rng):
@@ -54,7 +57,7 @@ HEALTHY = {
     "trained": trained,
 }
 
-# --- a model made of such parts -----------------------------------------------------------------------------------------
+# --- a model made of such parts -------------------------------------------------------------------
 
 
 @dataclasses.dataclass
@@ -75,9 +78,16 @@ def parameters_of(V, initial, seed):
         shapes |= {f"h.{i}.{name}": shape for name, shape in block_shapes(C).items()}
     shapes |= {"ln_f.weight": (C,), "ln_f.bias": (C,), "head.weight": (C, V)}
     first = lambda name, shape: (
-        initial(shape, rng) if len(shape) == 2 else np.ones(shape) if name.endswith("weight") else np.zeros(shape)
+        initial(shape, rng)
+        if len(shape) == 2
+        else np.ones(shape)
+        if name.endswith("weight")
+        else np.zeros(shape)
     )
-    return {name: ag.Tensor(np.asarray(first(name, shape), np.float32), requires_grad=True) for name, shape in shapes.items()}
+    return {
+        name: ag.Tensor(np.asarray(first(name, shape), np.float32), requires_grad=True)
+        for name, shape in shapes.items()
+    }
 
 
 def forward(ids, p, block, mask):
@@ -89,7 +99,9 @@ def forward(ids, p, block, mask):
         q = part(p, f"h.{i}.")
 
         def attention(x, q=q):
-            return linear(_attend(linear(norm(x, q, "ln_1"), q, "attn.c_attn"), mask[:t, :t]), q, "attn.c_proj")
+            return linear(
+                _attend(linear(norm(x, q, "ln_1"), q, "attn.c_attn"), mask[:t, :t]), q, "attn.c_proj"
+            )
 
         def mlp(x, q=q):
             return linear(ag.gelu(linear(norm(x, q, "ln_2"), q, "mlp.c_fc")), q, "mlp.c_proj")
@@ -139,7 +151,9 @@ def train(ids, characters, steps=STEPS, seed=0, **parts):
 def grouped(p, value):
     """The matrices of each group (embedding, each block) in one flat array."""
     names = [["wte.weight", "wpe.weight"]]
-    names += [[n for n in p if n.startswith(f"h.{i}.") and ".c_" in n and n.endswith("weight")] for i in range(L)]
+    names += [
+        [n for n in p if n.startswith(f"h.{i}.") and ".c_" in n and n.endswith("weight")] for i in range(L)
+    ]
     return [np.concatenate([value(p[n]).ravel() for n in group]) for group in names]
 
 
@@ -154,7 +168,7 @@ def write(p, block, mask, characters, n=90):
     return "".join(characters[i] for i in said[1:])
 
 
-# --- the patients -------------------------------------------------------------------------------------------------------
+# --- the patients ---------------------------------------------------------------------------------
 
 
 def _sick_initial(shape, rng):
@@ -193,7 +207,7 @@ PATIENTS = {
 }
 
 
-# --- naming the disease -------------------------------------------------------------------------------------------------
+# --- naming the disease ---------------------------------------------------------------------------
 
 SIGNS = {
     "init": "Weights that start too large show at step 0: the loss begins far above ln V, before anything was learned.",
@@ -209,14 +223,28 @@ SIGNS = {
 }
 FINDINGS = {
     "a": ("init", "Here the loss is worst at step 0, and the stream is far too large from the embedding on."),
-    "b": ("zero_grad", "Here everything begins well; then the gradients jump up, in all groups, and stay there."),
-    "c": ("mask", "Here nothing explodes or vanishes. The loss is *better* than it can be; compare it with the sample."),
-    "d": ("frozen", "Here the curves are nearly healthy. But four groups are missing in one of the six panels."),
+    "b": (
+        "zero_grad",
+        "Here everything begins well; then the gradients jump up, in all groups, and stay there.",
+    ),
+    "c": (
+        "mask",
+        "Here nothing explodes or vanishes. The loss is *better* than it can be; compare it with the sample.",
+    ),
+    "d": (
+        "frozen",
+        "Here the curves are nearly healthy. But four groups are missing in one of the six panels.",
+    ),
     "e": (
         "schedule",
-        "Here one panel falls by a factor of nearly a thousand, in all groups alike; in the healthy run it is almost level.",
+        "Here one panel falls by a factor of nearly a thousand, in all groups alike; in the healthy run it "
+        "is almost level.",
     ),
-    "f": ("residual", "Here the groups' gradients lie far apart, ordered by depth: almost nothing arrives at the embedding."),
+    "f": (
+        "residual",
+        "Here the groups' gradients lie far apart, ordered by depth: almost nothing arrives at the "
+        "embedding.",
+    ),
 }
 
 
@@ -243,7 +271,7 @@ def _names(patient):
 for _patient in FINDINGS:
     check.add(f"patient_{_patient}", _names(_patient))
 
-# --- curing it ----------------------------------------------------------------------------------------------------------
+# --- curing it ------------------------------------------------------------------------------------
 
 STILL_SICK = "That is still the patient's code, in effect. "
 
@@ -254,11 +282,14 @@ check.add(
         [((3, 4), np.random.default_rng(0)), ((5, 2), np.random.default_rng(1))],
         {
             STILL_SICK + "Multiply by the standard deviation, 0.02.": _sick_initial,
-            "All zeros: all channels stay equal for ever. Small, but different from each other.": lambda shape, rng: np.zeros(
-                shape
+            "All zeros: all channels stay equal for ever. "
+            "Small, but different from each other.": lambda shape, rng: np.zeros(shape),
+            "All the same: channels that start equal stay equal. Draw random numbers.": lambda shape, rng: (
+                np.full(shape, 0.02)
             ),
-            "All the same: channels that start equal stay equal. Draw random numbers.": lambda shape, rng: np.full(shape, 0.02),
-            "You divide by 0.02 and so make them larger still.": lambda shape, rng: rng.normal(size=shape) / 0.02,
+            "You divide by 0.02 and so make them larger still.": lambda shape, rng: (
+                rng.normal(size=shape) / 0.02
+            ),
             "0.02 is the standard deviation, not the variance: do not take its root.": (
                 lambda shape, rng: np.sqrt(0.02) * rng.normal(size=shape)
             ),
@@ -320,7 +351,8 @@ check.add(
         [()],
         {
             STILL_SICK + "backward() adds to what is there. Before it, optimizer.zero_grad().": _sick_update,
-            "Nothing moves: when step() comes, the gradient is 0. First zero, then backward, then step.": _zeroed_between,
+            "Nothing moves: when step() comes, the gradient is 0. "
+            "First zero, then backward, then step.": _zeroed_between,
             "step() uses the gradient of the step before: backward must come first.": _late,
             "Two steps along the same gradient: step() once.": _twice,
         },
@@ -341,16 +373,20 @@ check.add(
         hidden,
         [(4,), (6,)],
         {
-            STILL_SICK + "Row t may see up to column t. With k=2 it also sees column t + 1, the very character it must "
+            STILL_SICK
+            + "Row t may see up to column t. With k=2 it also sees column t + 1, the very character it must "
             "predict.": _sick_hidden,
-            "Nobody sees even itself, and the first position sees nothing at all: its softmax has nothing to choose from. "
+            "Nobody sees even itself, and the first position sees nothing at all: its softmax has nothing to "
+            "choose from. "
             "k=1.": lambda T: np.triu(np.ones((T, T), bool), k=0),
             "That hides the past and shows the future: upper triangle, not lower.": lambda T: np.tril(
                 np.ones((T, T), bool), k=-1
             ),
             "True means hidden. You marked what may be seen.": lambda T: np.tril(np.ones((T, T), bool)),
             "Nothing is hidden any more.": lambda T: np.zeros((T, T), bool),
-            "-inf belongs into the scores. Here True and False say where.": lambda T: np.triu(np.full((T, T), -np.inf), k=1),
+            "-inf belongs into the scores. Here True and False say where.": lambda T: np.triu(
+                np.full((T, T), -np.inf), k=1
+            ),
         },
         compute=_marks,
     ),
@@ -366,10 +402,21 @@ def _which(function, shapes):
     given = list(given)
     if any(isinstance(item, str) for item in given):
         raise Wrong("These are the names. The optimizer needs the Tensors: `parameters.values()`.")
-    return {"how often each is trained": np.array([float(sum(p is q for q in given)) for p in parameters.values()])}
+    return {
+        "how often each is trained": np.array(
+            [float(sum(p is q for q in given)) for p in parameters.values()]
+        )
+    }
 
 
-NAMES = ("wte.weight", "wpe.weight", "h.0.attn.c_attn.weight", "h.0.attn.c_attn.bias", "h.0.ln_1.weight", "head.weight")
+NAMES = (
+    "wte.weight",
+    "wpe.weight",
+    "h.0.attn.c_attn.weight",
+    "h.0.attn.c_attn.bias",
+    "h.0.ln_1.weight",
+    "head.weight",
+)
 SHAPES = {name: (3,) if "bias" in name or "ln" in name else (3, 4) for name in NAMES}
 
 check.add(
@@ -378,9 +425,12 @@ check.add(
         trained,
         [(SHAPES,)],
         {
-            STILL_SICK + "Blocks' matrices are called h.0.attn.c_attn.weight and so on: neither vectors, nor do they begin with "
+            STILL_SICK
+            + "Blocks' matrices are called h.0.attn.c_attn.weight and so on: neither vectors, nor do they begin with "
             "wte, wpe or head.": _sick_trained,
-            "Now the vectors, biases and norms, are left out.": lambda ps: [p for p in ps.values() if p.ndim == 2],
+            "Now the vectors, biases and norms, are left out.": lambda ps: [
+                p for p in ps.values() if p.ndim == 2
+            ],
             "Now only the blocks are trained; embeddings and head are left out.": lambda ps: [
                 p for name, p in ps.items() if name.startswith("h.")
             ],
@@ -402,19 +452,21 @@ check.add(
         learning_rate,
         [(step, peak, 10) for step in (0, 4, 9, 10, 57, 199) for peak in (4e-3, 0.5)],
         {
-            STILL_SICK + "The fraction is upside down: it should rise with the step. (step + 1) / warmup, but never above 1.": (
+            STILL_SICK
+            + "The fraction is upside down: it should rise with the step. (step + 1) / warmup, but never above 1.": (
                 _sick_rate
             ),
-            "Nothing is above the peak any more, but the fraction is still upside down: the rate falls where it should rise.": (
-                lambda step, peak, warmup: peak * min(1.0, warmup / (step + 1))
+            "Nothing is above the peak any more, but the fraction is still upside down: the rate falls where "
+            "it should rise.": (lambda step, peak, warmup: peak * min(1.0, warmup / (step + 1))),
+            "max() picks the larger: 1 while it should rise, and ever more after that. The smaller is "
+            "wanted.": (lambda step, peak, warmup: peak * max(1.0, (step + 1) / warmup)),
+            "It grows for ever: the factor must stop at 1.": lambda step, peak, warmup: (
+                peak * (step + 1) / warmup
             ),
-            "max() picks the larger: 1 while it should rise, and ever more after that. The smaller is wanted.": (
-                lambda step, peak, warmup: peak * max(1.0, (step + 1) / warmup)
-            ),
-            "It grows for ever: the factor must stop at 1.": lambda step, peak, warmup: peak * (step + 1) / warmup,
             "The warm-up is gone. min(1, (step + 1) / warmup).": lambda step, peak, warmup: peak,
-            "min() of the wrong things: the factor must not exceed 1, and peak is multiplied by it.": lambda step, peak, warmup: (
-                min(peak, (step + 1) / warmup)
+            "min() of the wrong things: the factor must not "
+            "exceed 1, and peak is multiplied by it.": lambda step, peak, warmup: min(
+                peak, (step + 1) / warmup
             ),
             "The first step has the rate 0, so nothing happens in it: (step + 1) / warmup.": (
                 lambda step, peak, warmup: peak * min(1.0, step / warmup)
@@ -436,14 +488,21 @@ check.add(
         block,
         [(np.random.default_rng(10).normal(size=(2, 3, 4)),)],
         {
-            STILL_SICK + "Both parts replace x. They must add to it: x + attention(x), and then the same with mlp.": _sick_block,
-            "Attention's result is added, the MLP's still replaces x.": lambda x, attention, mlp: mlp(x + attention(x)),
+            STILL_SICK
+            + "Both parts replace x. They must add to it: x + attention(x), and then the same with mlp.": _sick_block,
+            "Attention's result is added, the MLP's still replaces x.": lambda x, attention, mlp: mlp(
+                x + attention(x)
+            ),
             "The MLP's result is added, attention's still replaces x.": lambda x, attention, mlp: (
                 attention(x) + mlp(attention(x))
             ),
             "The MLP reads x from before attention.": lambda x, attention, mlp: x + attention(x) + mlp(x),
-            "Attention's result is lost: the MLP's is added to the old x.": lambda x, attention, mlp: x + mlp(x + attention(x)),
-            "MLP and attention have changed places.": lambda x, attention, mlp: x + mlp(x) + attention(x + mlp(x)),
+            "Attention's result is lost: the MLP's is added to the old x.": lambda x, attention, mlp: (
+                x + mlp(x + attention(x))
+            ),
+            "MLP and attention have changed places.": lambda x, attention, mlp: (
+                x + mlp(x) + attention(x + mlp(x))
+            ),
             "The MLP reads only what attention found. It should read the sum.": lambda x, attention, mlp: (
                 x + attention(x) + mlp(attention(x))
             ),
@@ -453,7 +512,7 @@ check.add(
     ),
 )
 
-# --- pictures -----------------------------------------------------------------------------------------------------------
+# --- pictures -------------------------------------------------------------------------------------
 
 DEPTHS = [colormaps["viridis"](at) for at in np.linspace(0, 0.9, L + 1)]
 
@@ -472,12 +531,16 @@ def dashboard(patient, healthy, references, title):
     for ax, record, name in ((flow, patient, "this patient"), (flow_healthy, healthy, "healthy")):
         for values, color, group in zip(record.gradients, DEPTHS, GROUPS, strict=True):
             if values.size:
-                ax.plot(edges[:-1], np.histogram(values, edges, density=True)[0], color=color, lw=1.3, label=group)
+                ax.plot(
+                    edges[:-1], np.histogram(values, edges, density=True)[0], color=color, lw=1.3, label=group
+                )
         ax.set(title=f"gradient flow, {name}", xlabel="log₁₀ |gradient|", yticks=[])
     flow.set_xlim(flow_healthy.set_xlim(-13, 1))
     flow_healthy.legend(fontsize=7, loc="upper left")
     for record, color, name in ((healthy, GREY, "healthy"), (patient, BLUE, "patient")):
-        stream.semilogy([np.sqrt(np.mean(x.astype(float) ** 2)) for x in record.streams], "o-", color=color, label=name)
+        stream.semilogy(
+            [np.sqrt(np.mean(x.astype(float) ** 2)) for x in record.streams], "o-", color=color, label=name
+        )
     stream.set(title="size of the residual stream", ylim=(0.01, 1e4), xticks=range(L + 1))
     stream.set_xticklabels(["emb.", *range(1, L + 1)])
     stream.legend()
@@ -490,7 +553,11 @@ def _loss(axes, patient, healthy, references):
     axes.plot(patient.losses, color=BLUE, lw=1.2, label="patient")
     for value in references.values():
         axes.axhline(value, color=GREY, ls="--", lw=0.7)
-    axes.set(title="loss (dashed: ln V, singles, pairs)", xlabel="step", ylim=(0, min(14, 1.1 * max(5, *patient.losses))))
+    axes.set(
+        title="loss (dashed: ln V, singles, pairs)",
+        xlabel="step",
+        ylim=(0, min(14, 1.1 * max(5, *patient.losses))),
+    )
     axes.legend(fontsize=8)
 
 

@@ -24,7 +24,7 @@ def normal(*shape):
     return RNG.normal(size=shape)
 
 
-# --- the model ----------------------------------------------------------------------------------------------------------
+# --- the model ------------------------------------------------------------------------------------
 
 
 def open_model(text):
@@ -57,7 +57,7 @@ def attention_weights(qkv, n_head):
     return softmax(np.where(future, -np.inf, scores))
 
 
-# --- looking_back -------------------------------------------------------------------------------------------------------
+# --- looking_back ---------------------------------------------------------------------------------
 
 
 def looking_back(weights, distance):
@@ -74,32 +74,33 @@ check.add(
         looking_back,
         [(_attention(2, 3, 5), 1), (_attention(3, 3, 6), 2), (_attention(1, 4, 4), 0)],
         {
-            "offset=+distance is above the diagonal: the future, where all weights are 0. The past is below, at -distance.": (
-                lambda w, d: np.diagonal(w, d, -2, -1).mean((0, 2))
-            ),
+            "offset=+distance is above the diagonal: the future, where all weights are 0. The past is below, "
+            "at -distance.": (lambda w, d: np.diagonal(w, d, -2, -1).mean((0, 2))),
             "This is how much a position looks at itself, whatever the distance: offset=-distance.": (
                 lambda w, d: np.diagonal(w, 0, -2, -1).mean((0, 2))
             ),
-            "You divide by all T rows, but the first `distance` rows have nobody that far back. The mean of the diagonal itself "
+            "You divide by all T rows, but the first `distance` rows have nobody that far back. The mean of "
+            "the diagonal itself "
             "knows how long it is.": lambda w, d: np.diagonal(w, -d, -2, -1).sum(2).mean(0) / w.shape[-1],
             "That is the sum. Take the mean, so that the result is a share between 0 and 1.": (
                 lambda w, d: np.diagonal(w, -d, -2, -1).sum((0, 2))
             ),
-            "You averaged over the heads as well. Each head has its own number: the result has the shape (H,).": (
-                lambda w, d: np.diagonal(w, -d, -2, -1).mean()
-            ),
-            "Without axes, np.diagonal takes the first two, batch and heads. The weights of a head are in the last two: "
+            "You averaged over the heads as well. Each head has its own number: the result has the shape "
+            "(H,).": (lambda w, d: np.diagonal(w, -d, -2, -1).mean()),
+            "Without axes, np.diagonal takes the first two, batch and heads. The weights of a head are in "
+            "the last two: "
             "axis1=-2, axis2=-1.": lambda w, d: np.diagonal(w, -d).mean((0, 1)),
-            "This column belongs to a fixed position that all look at. A fixed *distance* runs along a diagonal.": (
-                lambda w, d: w[..., d].mean((0, 2))
-            ),
-            "One number per text and head. Average over the batch, too.": lambda w, d: np.diagonal(w, -d, -2, -1).mean(-1),
+            "This column belongs to a fixed position that all look at. A fixed *distance* runs along a "
+            "diagonal.": (lambda w, d: w[..., d].mean((0, 2))),
+            "One number per text and head. Average over the batch, too.": lambda w, d: np.diagonal(
+                w, -d, -2, -1
+            ).mean(-1),
         },
     ),
 )
 
 
-# --- without_head -------------------------------------------------------------------------------------------------------
+# --- without_head ---------------------------------------------------------------------------------
 
 
 def without_head(heads, head, n_head):
@@ -130,31 +131,33 @@ check.add(
         without_head,
         [(normal(2, 3, 8), 1, 4), (normal(1, 4, 6), 0, 2), (normal(2, 2, 9), 2, 3)],
         {
-            "Only one channel is off. A head has D = C / n_head of them: from head·D to (head + 1)·D.": _zeroed(
-                lambda head, n, D: (..., head)
-            ),
-            "You took every n_head-th channel. The heads lie side by side, each with its D channels in one piece.": _zeroed(
-                lambda head, n, D: (..., slice(head, None, n))
-            ),
-            "The slice begins at `head`. It begins at head·D, since each head before it has D channels.": _zeroed(
+            "Only one channel is off. A head has D = C / n_head "
+            "of them: from head·D to (head + 1)·D.": _zeroed(lambda head, n, D: (..., head)),
+            "You took every n_head-th channel. The heads lie side by side, each with its D channels in one "
+            "piece.": _zeroed(lambda head, n, D: (..., slice(head, None, n))),
+            "The slice begins at `head`. It begins at head·D, "
+            "since each head before it has D channels.": _zeroed(
                 lambda head, n, D: (..., slice(head, head + D))
             ),
             "You switched off everything *but* this head.": _only,
-            "You switched off positions, or texts. Channels are the last axis: `heads[..., start:stop]`.": _zeroed(
+            "You switched off positions, or texts. Channels "
+            "are the last axis: `heads[..., start:stop]`.": _zeroed(
                 lambda head, n, D: (slice(None), slice(head * D, (head + 1) * D))
             ),
-            "The slice is as long as the number of heads. It should be D = C / n_head channels long.": _zeroed(
+            "The slice is as long as the number of heads. It "
+            "should be D = C / n_head channels long.": _zeroed(
                 lambda head, n, D: (..., slice(head * n, (head + 1) * n))
             ),
-            "The channels are gone. They must stay, as zeros, or what comes next no longer fits.": lambda heads, head, n: (
-                np.delete(heads, np.s_[head * (heads.shape[-1] // n) : (head + 1) * (heads.shape[-1] // n)], -1)
+            "The channels are gone. They must stay, as "
+            "zeros, or what comes next no longer fits.": lambda heads, head, n: np.delete(
+                heads, np.s_[head * (heads.shape[-1] // n) : (head + 1) * (heads.shape[-1] // n)], -1
             ),
         },
     ),
 )
 
 
-# --- logit_lens ---------------------------------------------------------------------------------------------------------
+# --- logit_lens -----------------------------------------------------------------------------------
 
 
 def logit_lens(x, norm, head):
@@ -178,27 +181,33 @@ check.add(
         logit_lens,
         [(3 * normal(2, 3, 4), _norm, _head), (0.1 * normal(1, 5, 4), _norm, _head)],
         {
-            "The last norm is missing. The head has never seen a stream that was not normalised.": lambda x, norm, head: softmax(
-                head(x)
-            ),
-            ("The last norm is missing.", "These are logits: the softmax is missing, too."): lambda x, norm, head: head(x),
+            "The last norm is missing. The head has "
+            "never seen a stream that was not normalised.": lambda x, norm, head: softmax(head(x)),
+            (
+                "The last norm is missing.",
+                "These are logits: the softmax is missing, too.",
+            ): lambda x, norm, head: head(x),
             "These are logits. Make probabilities of them: softmax.": lambda x, norm, head: head(norm(x)),
-            "The head is missing: it turns C channels into V characters.": lambda x, norm, head: softmax(norm(x)),
-            "Softmax of the wrong axis: for each position, the probabilities of all V characters add up to 1.": (
-                lambda x, norm, head: softmax(head(norm(x)).swapaxes(-1, -2)).swapaxes(-1, -2)
+            "The head is missing: it turns C channels into V characters.": lambda x, norm, head: softmax(
+                norm(x)
             ),
-            "You keep only the last position. Look at all of them.": lambda x, norm, head: softmax(head(norm(x)))[:, -1],
+            "Softmax of the wrong axis: for each position, the probabilities of all V characters add up to "
+            "1.": (lambda x, norm, head: softmax(head(norm(x)).swapaxes(-1, -2)).swapaxes(-1, -2)),
+            "You keep only the last position. Look at all of them.": lambda x, norm, head: softmax(
+                head(norm(x))
+            )[:, -1],
             "Softmax twice. Once is enough.": lambda x, norm, head: softmax(softmax(head(norm(x)))),
-            "These are the most likely ids. Return the probabilities of all.": lambda x, norm, head: head(norm(x)).argmax(-1),
-            "These are the logarithms of the probabilities. The probabilities themselves are wanted.": lambda x, norm, head: (
-                np.log(softmax(head(norm(x))))
-            ),
+            "These are the most likely ids. Return the probabilities of all.": lambda x, norm, head: head(
+                norm(x)
+            ).argmax(-1),
+            "These are the logarithms of the probabilities. "
+            "The probabilities themselves are wanted.": lambda x, norm, head: np.log(softmax(head(norm(x)))),
         },
     ),
 )
 
 
-# --- pictures -----------------------------------------------------------------------------------------------------------
+# --- pictures -------------------------------------------------------------------------------------
 
 
 def plot_maps(maps, snippet):

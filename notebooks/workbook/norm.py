@@ -15,7 +15,7 @@ def normal(*shape):
     return RNG.normal(size=shape)
 
 
-# --- layer_norm, composed ---------------------------------------------------------------------------------------------------
+# --- layer_norm, composed -------------------------------------------------------------------------
 
 
 def layer_norm(x, weight, bias, eps=1e-5):
@@ -36,11 +36,15 @@ def _on_tensors(function, *arrays):
     *tensors, eps = [Tensor(a) if isinstance(a, np.ndarray) else a for a in arrays]
     out = function(*tensors, eps)
     if out is not None and not isinstance(out, Tensor):
-        raise Wrong(f"It returns {type(out).__name__}, not a Tensor, so nothing was recorded: use the methods of x.")
+        raise Wrong(
+            f"It returns {type(out).__name__}, not a Tensor, so nothing was recorded: use the methods of x."
+        )
     return {"the result": None if out is None else out.data}
 
 
-NEARLY_CONSTANT = np.array([[1.0, 1.0, 1.0, 1.0], [2.0, 2.001, 1.999, 2.0], [5.0, -1.0, 0.5, 2.0], [0.0, 1.0, 0.0, -1.0]])
+NEARLY_CONSTANT = np.array(
+    [[1.0, 1.0, 1.0, 1.0], [2.0, 2.001, 1.999, 2.0], [5.0, -1.0, 0.5, 2.0], [0.0, 1.0, 0.0, -1.0]]
+)
 
 check.add(
     "layer_norm",
@@ -54,17 +58,22 @@ check.add(
         with_pairs(
             _composed,
             {
-                "The variance is divided by n - 1 (Bessel's correction). Layer norm divides by n: it does not estimate "
+                "The variance is divided by n - 1 (Bessel's correction). Layer norm divides by n: it does "
+                "not estimate "
                 "anything, it just normalises.": {"var": lambda x: x.var(-1, keepdims=True, ddof=1)},
-                "Mean and variance run over the batch (axis 0). That is batch norm; layer norm looks at one row at a time, "
-                "axis -1.": {"var": lambda x: x.var(0, keepdims=True), "center": lambda x: x - x.mean(0, keepdims=True)},
-                "Mean and variance run over the whole array. Each row is normalised by itself: axis -1, keepdims=True.": {
+                "Mean and variance run over the batch (axis 0). That is batch norm; layer norm looks at one "
+                "row at a time, "
+                "axis -1.": {
+                    "var": lambda x: x.var(0, keepdims=True),
+                    "center": lambda x: x - x.mean(0, keepdims=True),
+                },
+                "Mean and variance run over the whole array. Each row is normalised by itself: axis -1, "
+                "keepdims=True.": {
                     "var": lambda x: x.var(),
                     "center": lambda x: x - x.mean(),
                 },
-                "eps stands outside of the root. It belongs inside, added to the variance: 1 / sqrt(var + eps).": {
-                    "rstd": lambda var, eps: 1.0 / (var**0.5 + eps)
-                },
+                "eps stands outside of the root. It belongs inside, added to the variance: 1 / sqrt(var + "
+                "eps).": {"rstd": lambda var, eps: 1.0 / (var**0.5 + eps)},
                 "eps is missing: a row whose values are all equal has the variance 0, and 0 / 0 is nan.": {
                     "rstd": lambda var, eps: var**-0.5
                 },
@@ -85,7 +94,7 @@ check.add(
 )
 
 
-# --- layer_norm_pullback ------------------------------------------------------------------------------------------------------
+# --- layer_norm_pullback --------------------------------------------------------------------------
 
 
 def layer_norm_pullback(dout, xhat, rstd, weight):
@@ -141,16 +150,22 @@ check.add(
         with_pairs(
             _pullback,
             {
-                "In dx you held the standard deviation constant: the term - xhat * mean(dxhat * xhat) is missing. The result "
-                "points nearly in the right direction, which is why training would not show it. (Or did you write "
+                "In dx you held the standard deviation constant: the term - xhat * mean(dxhat * xhat) is "
+                "missing. The result points nearly in the right direction, which is why training would not "
+                "show it. (Or did you write "
                 "mean(dxhat) * mean(xhat)? That is 0.)": {"along_xhat": lambda d, xhat: 0.0},
-                "In dx you held the mean constant: the term - mean(dxhat) is missing.": {"along_ones": lambda d: 0.0},
+                "In dx you held the mean constant: the term - mean(dxhat) is missing.": {
+                    "along_ones": lambda d: 0.0
+                },
                 "In dx you held both mean and standard deviation constant: it is more than rstd * dxhat.": {
                     "along_ones": lambda d: 0.0,
                     "along_xhat": lambda d, xhat: 0.0,
                 },
-                "A Bessel slip in dx: the mean of dxhat * xhat divides by n - 1. Everything here divides by n.": {
-                    "along_xhat": lambda d, xhat: xhat * (d * xhat).sum(-1, keepdims=True) / (xhat.shape[-1] - 1)
+                "A Bessel slip in dx: the mean of dxhat * xhat divides by n - 1. Everything here divides by "
+                "n.": {
+                    "along_xhat": lambda d, xhat: (
+                        xhat * (d * xhat).sum(-1, keepdims=True) / (xhat.shape[-1] - 1)
+                    )
                 },
                 "In dx there are sums where means belong.": {
                     "along_ones": lambda d: d.sum(-1, keepdims=True),
@@ -166,22 +181,31 @@ check.add(
                 "In dx the second mean is not that of dxhat alone: xhat * mean(dxhat * xhat).": {
                     "along_xhat": lambda d, xhat: xhat * mean(d)
                 },
-                "The weight is missing from dx: it multiplied xhat on the way forward, so dxhat = dout * weight.": {
-                    "dxhat": lambda dout, weight: dout
+                "The weight is missing from dx: it multiplied xhat on the way forward, so dxhat = dout * "
+                "weight.": {"dxhat": lambda dout, weight: dout},
+                "The weight multiplies dx at the end. It belongs to the beginning, dxhat = dout * weight, "
+                "before the means "
+                "are taken.": {
+                    "dxhat": lambda dout, weight: dout,
+                    "factor": lambda rstd, weight: rstd * weight,
                 },
-                "The weight multiplies dx at the end. It belongs to the beginning, dxhat = dout * weight, before the means "
-                "are taken.": {"dxhat": lambda dout, weight: dout, "factor": lambda rstd, weight: rstd * weight},
                 "The factor rstd in front of dx is missing.": {"factor": lambda rstd, weight: 1.0},
-                "dx is divided by rstd. rstd is 1 / std: multiply.": {"factor": lambda rstd, weight: 1 / rstd},
+                "dx is divided by rstd. rstd is 1 / std: multiply.": {
+                    "factor": lambda rstd, weight: 1 / rstd
+                },
                 "dweight lacks xhat, which the weight was multiplied with: (dout * xhat).sum(0).": {
                     "dweight": lambda dout, xhat: dout.sum(0)
                 },
                 "dweight is not summed. The same weight was used in every row: sum(0).": {
                     "dweight": lambda dout, xhat: dout * xhat
                 },
-                "dweight is averaged over the rows. Uses add up: sum(0).": {"dweight": lambda dout, xhat: (dout * xhat).mean(0)},
+                "dweight is averaged over the rows. Uses add up: sum(0).": {
+                    "dweight": lambda dout, xhat: (dout * xhat).mean(0)
+                },
                 "dbias is averaged over the rows. Uses add up: sum(0).": {"dbias": lambda dout: dout.mean(0)},
-                "dbias is not summed. The same bias was added in every row: sum(0).": {"dbias": lambda dout: dout},
+                "dbias is not summed. The same bias was added in every row: sum(0).": {
+                    "dbias": lambda dout: dout
+                },
             },
         ),
         _three,
@@ -189,7 +213,7 @@ check.add(
 )
 
 
-# --- adamw_step -----------------------------------------------------------------------------------------------------------------
+# --- adamw_step -----------------------------------------------------------------------------------
 
 
 def adamw_step(p, g, m, v, t, lr, beta1, beta2, eps, weight_decay):
@@ -240,28 +264,38 @@ check.add(
         with_pairs(
             _adamw,
             {
-                "No bias correction. m and v start at 0, so at first they are too small: divide by 1 - beta**t.": {
-                    "correction": lambda b, t: 1.0
+                "No bias correction. m and v start at 0, so at first they are too small: divide by 1 - "
+                "beta**t.": {"correction": lambda b, t: 1.0},
+                "The bias correction counts from 0: at the first step, t = 1, it is 1 - beta**1. With t - 1 "
+                "you divide by 0.": {"correction": lambda b, t: 1 - b ** (t - 1)},
+                "The bias correction is 1 - beta**t, a power, not beta * t.": {
+                    "correction": lambda b, t: 1 - b * t
                 },
-                "The bias correction counts from 0: at the first step, t = 1, it is 1 - beta**1. With t - 1 you divide by 0.": {
-                    "correction": lambda b, t: 1 - b ** (t - 1)
-                },
-                "The bias correction is 1 - beta**t, a power, not beta * t.": {"correction": lambda b, t: 1 - b * t},
-                "This is L2 regularisation: the decay went into the gradient, and is then divided by sqrt(v), so weights with "
-                "large gradients hardly decay. Decoupled means: shrink p itself, p * (1 - lr * weight_decay).": {
+                "This is L2 regularisation: the decay went into the gradient, and is then divided by "
+                "sqrt(v), so weights with large gradients hardly decay. Decoupled means: shrink p itself, p "
+                "* (1 - lr * weight_decay).": {
                     "gradient": lambda g, p, wd: g + wd * p,
                     "shrink": lambda lr, wd: 1.0,
                 },
                 "The decay lacks lr: p * (1 - lr * weight_decay).": {"shrink": lambda lr, wd: 1 - wd},
-                "The weights do not decay: p * (1 - lr * weight_decay) is missing.": {"shrink": lambda lr, wd: 1.0},
+                "The weights do not decay: p * (1 - lr * weight_decay) is missing.": {
+                    "shrink": lambda lr, wd: 1.0
+                },
                 "eps stands inside the root. In Adam it is added after: sqrt(v) + eps.": {
                     "root": lambda v, eps: np.sqrt(v + eps)
                 },
                 "The root is missing: divide by sqrt(v), not by v.": {"root": lambda v, eps: v + eps},
-                "eps is missing: where no gradient ever came, 0 / 0 is nan.": {"root": lambda v, eps: np.sqrt(v)},
-                "beta1 and beta2 are swapped: beta1 belongs to m, beta2 to v.": {"betas": lambda b1, b2: (b2, b1)},
-                "v must follow the square of the gradient, g * g.": {"v": lambda v, g, b: b * v + (1 - b) * np.abs(g)},
-                "The new gradient comes in with weight 1. In a running average old and new share: beta * m + (1 - beta) * g.": {
+                "eps is missing: where no gradient ever came, 0 / 0 is nan.": {
+                    "root": lambda v, eps: np.sqrt(v)
+                },
+                "beta1 and beta2 are swapped: beta1 belongs to m, beta2 to v.": {
+                    "betas": lambda b1, b2: (b2, b1)
+                },
+                "v must follow the square of the gradient, g * g.": {
+                    "v": lambda v, g, b: b * v + (1 - b) * np.abs(g)
+                },
+                "The new gradient comes in with weight 1. In a running average old and new share: beta * m + "
+                "(1 - beta) * g.": {
                     "m": lambda m, g, b: b * m + g,
                     "v": lambda v, g, b: b * v + g * g,
                 },
@@ -269,7 +303,8 @@ check.add(
             },
         )
         | {
-            "m and v come back corrected. Keep the plain averages; the correction is only for this step.": _corrected,
+            "m and v come back corrected. Keep the plain averages; "
+            "the correction is only for this step.": _corrected,
         },
         lambda function, *case: _named(function(*case)),
     ),
@@ -282,7 +317,7 @@ def _named(answer):
     return dict(zip(("p", "m", "v"), answer, strict=True))
 
 
-# --- pictures -----------------------------------------------------------------------------------------------------------------
+# --- pictures -------------------------------------------------------------------------------------
 
 
 def plot_depth(signals):
@@ -344,7 +379,9 @@ def plot_decay(curves):
     """Two weights, with large and with small gradients, under both kinds of decay."""
     figure, axes = panels(len(curves), width=8, height=2.8, sharey=True)
     for ax, (name, path) in zip(axes, curves.items(), strict=True):
-        for weight, label, color in zip(np.array(path).T, ("large gradients", "small gradients"), (RED, GREEN), strict=True):
+        for weight, label, color in zip(
+            np.array(path).T, ("large gradients", "small gradients"), (RED, GREEN), strict=True
+        ):
             ax.plot(weight, color=color, label=label)
         ax.set(title=name, xlabel="step", ylim=(-0.1, 1.05))
     axes[0].set(ylabel="weight")

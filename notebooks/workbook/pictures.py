@@ -26,7 +26,9 @@ STYLE = {
 
 
 class Picture:
-    """A matplotlib Figure whose PNG has no date and no version in it, so that drawing it again gives the same bytes."""
+    """A matplotlib Figure whose PNG has no date and no version in it, so that drawing it again gives the same
+    bytes.
+    """
 
     def __init__(self, figure, words):
         self.figure, self.words = figure, words
@@ -34,7 +36,9 @@ class Picture:
     def _repr_png_(self):
         buffer = io.BytesIO()
         with rc_context(STYLE):
-            self.figure.savefig(buffer, format="png", dpi=100, bbox_inches="tight", metadata={"Software": None})
+            self.figure.savefig(
+                buffer, format="png", dpi=100, bbox_inches="tight", metadata={"Software": None}
+            )
         return buffer.getvalue()
 
     def __repr__(self):
@@ -70,11 +74,21 @@ def heat_map(axes, matrix, title="", limit=None, numbers=None, **labels):
     """A matrix in colours, white at 0, red above and blue below; with its numbers if there are few."""
     matrix = as_matrix(matrix)
     limit = limit or np.abs(matrix[np.isfinite(matrix)]).max(initial=0.0) or 1.0
-    image = axes.imshow(matrix, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto" if max(matrix.shape) > 12 else "equal")
+    image = axes.imshow(
+        matrix, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto" if max(matrix.shape) > 12 else "equal"
+    )
     axes.set(title=title, xticks=[], yticks=[], **labels)
     if numbers if numbers is not None else matrix.size <= 40:
         for (i, j), value in np.ndenumerate(matrix):
-            axes.text(j, i, f"{value:.2g}", ha="center", va="center", fontsize=8, color="w" if abs(value) > 0.65 * limit else "k")
+            axes.text(
+                j,
+                i,
+                f"{value:.2g}",
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="w" if abs(value) > 0.65 * limit else "k",
+            )
     return image
 
 
@@ -90,11 +104,12 @@ def comparison(yours, true):
     return Picture(figure, "yours, true, difference")
 
 
-# --- graphs as PNG, beside their SVG ------------------------------------------------------------------------------------
+# --- graphs as PNG, beside their SVG --------------------------------------------------------------
 
 
 def rasterise(svg):
-    """The PNG of an SVG text of autograd.draw: rectangles, paths of M and C, polygons, texts, and such pictures inside.
+    """The PNG of an SVG text of autograd.draw: rectangles, paths of M and C, polygons, texts, and such
+    pictures inside.
 
     For wherever SVG is not shown, as in a notebook that Jupyter does not trust yet.
     """
@@ -122,10 +137,13 @@ def _paint(axes, parent, top, font_size):
         elif kind == "text":
             across = {"middle": "center"}.get(get("text-anchor"), "left")
             style = {"color": get("fill", "black"), "weight": get("font-weight", "normal"), "ha": across}
-            size = float(get("font-size", font_size)) * 0.68  # pixels to points, a little smaller for a wider font
+            # pixels to points, a little smaller for a wider font
+            size = float(get("font-size", font_size)) * 0.68
             axes.text(number("x"), top + number("y"), element.text, size=size, **style)
         else:
-            points = np.array([float(n) for n in re.findall(r"-?[\d.]+", get("d") or get("points"))]).reshape(-1, 2)
+            points = np.array([float(n) for n in re.findall(r"-?[\d.]+", get("d") or get("points"))]).reshape(
+                -1, 2
+            )
             points[:, 1] += top
             if kind == "polygon":
                 axes.add_patch(Polygon(points, color=get("fill")))

@@ -28,7 +28,7 @@ def op(rule):
     return apply
 
 
-# --- the rules ----------------------------------------------------------------------------------------------------------
+# --- the rules ------------------------------------------------------------------------------------
 
 
 def add(x, y):
@@ -60,7 +60,8 @@ check.add(
         TWO,
         {
             FORGOT_G: lambda x, y: (x + y, (lambda g: 1.0, lambda g: 1.0)),
-            "Each input got its own value times g. That would be right if y were x²: the slope of x + y is 1, whatever x "
+            "Each input got its own value times g. That would be right if y were x²: the slope of x + y is "
+            "1, whatever x "
             "is. A sum hands g on unchanged.": lambda x, y: (x + y, (lambda g: g * x, lambda g: g * y)),
             "That is the rule for a product. A sum hands g on to both inputs, unchanged.": (
                 lambda x, y: (x + y, (lambda g: g * y, lambda g: g * x))
@@ -79,9 +80,8 @@ check.add(
         TWO,
         {
             FORGOT_G: lambda x, y: (x * y, (lambda g: y, lambda g: x)),
-            "The two are swapped. The slope with respect to x is y: nudge x by 1 and the product grows by y.": (
-                lambda x, y: (x * y, (lambda g: g * x, lambda g: g * y))
-            ),
+            "The two are swapped. The slope with respect to x is y: nudge x "
+            "by 1 and the product grows by y.": (lambda x, y: (x * y, (lambda g: g * x, lambda g: g * y))),
             "That is the rule for a sum. In a product each input's slope is the other input.": (
                 lambda x, y: (x * y, (lambda g: g, lambda g: g))
             ),
@@ -99,7 +99,8 @@ check.add(
         ONE,
         {
             FORGOT_G: lambda x: (math.exp(x), lambda g: math.exp(x)),
-            "That is the rule for powers (x³ has the slope 3x²). In exp the x stands in the exponent, and the slope of exp "
+            "That is the rule for powers (x³ has the slope 3x²). In exp the x stands in the exponent, and "
+            "the slope of exp "
             "is exp itself.": lambda x: (math.exp(x), lambda g: g * x * math.exp(x - 1)),
             "You multiplied by x. The slope of exp is exp itself: multiply by the result.": (
                 lambda x: (math.exp(x), lambda g: g * x)
@@ -118,8 +119,14 @@ check.add(
         ONE,
         {
             FORGOT_G: lambda x: (math.tanh(x), lambda g: 1 - math.tanh(x) ** 2),
-            "The square is missing: it is 1 - out², not 1 - out.": lambda x: (math.tanh(x), lambda g: g * (1 - math.tanh(x))),
-            "It is 1 - out², with the result, not 1 - x².": lambda x: (math.tanh(x), lambda g: g * (1 - x * x)),
+            "The square is missing: it is 1 - out², not 1 - out.": lambda x: (
+                math.tanh(x),
+                lambda g: g * (1 - math.tanh(x)),
+            ),
+            "It is 1 - out², with the result, not 1 - x².": lambda x: (
+                math.tanh(x),
+                lambda g: g * (1 - x * x),
+            ),
             "That is the rule for the sigmoid, out (1 - out). For tanh it is 1 - out².": (
                 lambda x: (math.tanh(x), lambda g: g * math.tanh(x) * (1 - math.tanh(x)))
             ),
@@ -129,7 +136,7 @@ check.add(
 )
 
 
-# --- topological order ----------------------------------------------------------------------------------------------------
+# --- topological order ----------------------------------------------------------------------------
 
 
 def topological_order(root):
@@ -165,35 +172,45 @@ def _inspect_order(answer):
             raise Wrong("It returns None: return the list.")
         order, everything = list(order), topological_order(root)
         if len(order) != len(set(order)):
-            raise Wrong("Some value comes more than once, because two paths lead to it. Remember (in a set) which you have seen.")
+            raise Wrong(
+                "Some value comes more than once, because two paths lead to it. Remember (in a set) which "
+                "you have seen."
+            )
         if root not in order:
             raise Wrong("The root itself is missing: its gradient has to be handed on first.")
         if len(order) < len(everything):
-            raise Wrong(f"{len(everything) - len(order)} values are missing: follow all parents of every value, not only some.")
+            raise Wrong(
+                f"{len(everything) - len(order)} values are missing: follow all parents of every value, not "
+                "only some."
+            )
         place = {value: i for i, value in enumerate(order)}
         wrong = [(value, p) for value in order for p in value.parents if place[p] < place[value]]
         if len(wrong) == sum(len(set(v.parents)) for v in order) or order[-1] is root:
-            raise Wrong("This is the forward order: inputs before their users. Backward needs the reverse, the root first.")
+            raise Wrong(
+                "This is the forward order: inputs before their users. Backward needs the reverse, the root "
+                "first."
+            )
         if wrong:
             user, value = wrong[0]
             raise Wrong(
-                f"A {value.name} comes before a {user.name} that uses it. Its gradient would be handed on before it is "
-                "complete. It does not help to visit values in the order in which you meet them: one value can be met "
-                "early by a short path, and late by a long one. `value.order` knows when each was made."
+                f"A {value.name} comes before a {user.name} that uses it. Its gradient would be handed on "
+                "before it is complete. It does not help to visit values in the order in which you meet "
+                "them: one value can be met early by a short path, and late by a long one. `value.order` "
+                "knows when each was made."
             )
     try:
         answer(chain(3 * sys.getrecursionlimit()))
     except RecursionError:
         raise Wrong(
-            "The order is right, but it recurses, and Python stops at about 1,000 nested calls. A GPT's graph is deeper. "
-            "Keep a list of what is still to be visited instead."
+            "The order is right, but it recurses, and Python stops at about 1,000 nested calls. A GPT's "
+            "graph is deeper. Keep a list of what is still to be visited instead."
         ) from None
 
 
 check.add("topological_order", Exercise(topological_order, inspect=_inspect_order))
 
 
-# --- backward ---------------------------------------------------------------------------------------------------------------
+# --- backward -------------------------------------------------------------------------------------
 
 
 def backward(root):
@@ -277,18 +294,26 @@ check.add(
         backward,
         [(simple,), (used_twice,), (tangled,), (two_passes,), (bare_leaf,)],
         {
-            "You overwrote the gradient where a value is used twice. Both uses move the result, so their contributions add "
+            "You overwrote the gradient where a value is used twice. Both uses move the result, so their "
+            "contributions add "
             "up: `+=`, not `=`.": _variant(overwrite=True),
-            "The root's own gradient is missing. Everything starts from d root / d root = 1.": _variant(seed=0.0),
-            "This walks from the leaves to the root. A value can hand its gradient on only when it is complete: root "
+            "The root's own gradient is missing. Everything starts from d root / d root = 1.": _variant(
+                seed=0.0
+            ),
+            "This walks from the leaves to the root. A value can hand its gradient on only when it is "
+            "complete: root "
             "first.": _variant(flip=True),
-            "A second backward() goes wrong: values in the middle still held the gradients of the first pass, and handed "
+            "A second backward() goes wrong: values in the middle still held the gradients of the first "
+            "pass, and handed "
             "them on again. Set those to 0 first; only leaves add up over passes.": _variant(stale=True),
-            "A second backward() forgets the first. Gradients of leaves must add up over passes (that is how a batch is "
+            "A second backward() forgets the first. Gradients of leaves must add up over passes (that is how "
+            "a batch is "
             "done in parts); only those in the middle start from 0.": _variant(forget=True),
-            "Each pullback was given 1 instead of the gradient that has arrived at its value. The chain rule multiplies along "
+            "Each pullback was given 1 instead of the gradient that has arrived at its value. The chain rule "
+            "multiplies along "
             "the way: `vjp(value.grad)`.": _variant(local=True),
-            "Gradients are handed on before they are complete, and then again: where paths meet, this counts some of them "
+            "Gradients are handed on before they are complete, and then again: where paths meet, this counts "
+            "some of them "
             "twice. Walk in topological order, each value once.": _path_by_path,
         },
         _gradients,
@@ -296,7 +321,7 @@ check.add(
 )
 
 
-# --- pictures -----------------------------------------------------------------------------------------------------------------
+# --- pictures -------------------------------------------------------------------------------------
 
 
 def graph(root, highlight=None, **names):
@@ -304,7 +329,9 @@ def graph(root, highlight=None, **names):
     names = {id(value): name for name, value in names.items()}
     boxes = {}
     for value in sorted(topological_order(root), key=lambda value: value.order):
-        label = " = ".join(filter(None, [names.get(id(value)), value.name if value.parents else None])) or "leaf"
+        label = (
+            " = ".join(filter(None, [names.get(id(value)), value.name if value.parents else None])) or "leaf"
+        )
         boxes[value] = Box(
             [label, f"{value.data:.4g}"],
             [(boxes[parent], "") for parent in value.parents],

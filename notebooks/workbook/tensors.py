@@ -9,7 +9,9 @@ from workbook.pictures import BLUE, GREY, RED, Picture, heat_map, panels
 
 check = Checks()
 RNG = np.random.default_rng(3)
-FORGOT_G = "It ignores the upstream gradient: what comes back are only the local slopes. g must be in every term."
+FORGOT_G = (
+    "It ignores the upstream gradient: what comes back are only the local slopes. g must be in every term."
+)
 
 
 def normal(*shape):
@@ -20,7 +22,7 @@ def swap(x):
     return x.swapaxes(-1, -2)
 
 
-# --- unbroadcast --------------------------------------------------------------------------------------------------------
+# --- unbroadcast ----------------------------------------------------------------------------------
 
 
 def _aligned_left(g, shape):
@@ -56,16 +58,20 @@ check.add(
             (normal(1, 3), (1, 3)),
         ],
         {
-            "You took the mean over the copies. Each copy moves the result by its own share, so their gradients add up: sum, "
+            "You took the mean over the copies. Each copy moves the result by its own share, so their "
+            "gradients add up: sum, "
             "do not average.": lambda g, shape: _reduced(g, shape, lambda a, axes: a.mean(axes)),
-            "You took the gradient of one copy only. All copies are the same number: their gradients add up.": (
-                lambda g, shape: _reduced(g, shape, _first)
-            ),
-            "You summed over axes at the right. NumPy lines shapes up at the right end, so it is at the left, in front, that "
+            "You took the gradient of one copy only. All copies are the "
+            "same number: their gradients add up.": (lambda g, shape: _reduced(g, shape, _first)),
+            "You summed over axes at the right. NumPy lines shapes up at the right end, so it is at the "
+            "left, in front, that "
             "axes were added.": _aligned_left,
-            "Axes that were added in front are right; those of length 1 that were stretched are missing. Sum over them as "
-            "well, and keep their length 1.": (lambda g, shape: _reduced(g, shape, lambda a, axes: a.sum(axes), stretched=False)),
-            "The right sums, but the axes of length 1 are lost: `sum(axis, keepdims=True)`, or `reshape(shape)` at the end.": (
+            "Axes that were added in front are right; those of length 1 that were stretched are missing. Sum "
+            "over them as well, and keep their length 1.": (
+                lambda g, shape: _reduced(g, shape, lambda a, axes: a.sum(axes), stretched=False)
+            ),
+            "The right sums, but the axes of length 1 are lost: `sum(axis, keepdims=True)`, or "
+            "`reshape(shape)` at the end.": (
                 lambda g, shape: _reduced(g, shape, lambda a, axes: a.sum(axes)).squeeze()
             ),
         },
@@ -73,7 +79,7 @@ check.add(
 )
 
 
-# --- matmul ---------------------------------------------------------------------------------------------------------------
+# --- matmul ---------------------------------------------------------------------------------------
 
 
 def _matmul(dx, dy):
@@ -109,24 +115,30 @@ check.add(
             (normal(2, 4, 3), normal(3, 5), normal(2, 4, 5)),
         ],
         {
-            "The transposes are missing: dx = g @ yᵀ and dy = xᵀ @ g. (With square matrices the shapes do not tell.)": _matmul(
-                lambda x, y, g: g @ y, lambda x, y, g: x @ g
+            "The transposes are missing: dx = g @ yᵀ and dy = xᵀ @ g. (With square matrices the shapes do "
+            "not tell.)": _matmul(lambda x, y, g: g @ y, lambda x, y, g: x @ g),
+            "In dx the order is turned round: g stands on the left, g @ yᵀ.": _matmul(
+                lambda x, y, g: swap(y) @ g, right_dy
             ),
-            "In dx the order is turned round: g stands on the left, g @ yᵀ.": _matmul(lambda x, y, g: swap(y) @ g, right_dy),
-            "In dy the order is turned round: g stands on the right, xᵀ @ g.": _matmul(right_dx, lambda x, y, g: g @ swap(x)),
+            "In dy the order is turned round: g stands on the right, xᵀ @ g.": _matmul(
+                right_dx, lambda x, y, g: g @ swap(x)
+            ),
             "dx lacks the transpose: g @ yᵀ.": _matmul(lambda x, y, g: g @ y, right_dy),
             "dy lacks the transpose: xᵀ @ g.": _matmul(right_dx, lambda x, y, g: x @ g),
-            "The two pullbacks are in the wrong order: first the one for x, then the one for y.": _matmul(right_dy, right_dx),
-            FORGOT_G: _matmul(lambda x, y, g: swap(y), lambda x, y, g: swap(x)),
-            "`*` multiplies element by element. A product of matrices is differentiated by products of matrices: `@`.": (
-                _matmul(lambda x, y, g: g * swap(y), lambda x, y, g: swap(x) * g)
+            "The two pullbacks are in the wrong order: first the one for x, then the one for y.": _matmul(
+                right_dy, right_dx
             ),
-            "`.T` turns round all axes of a stack of matrices. Swap only the last two: `.swapaxes(-1, -2)`.": _matmul(
+            FORGOT_G: _matmul(lambda x, y, g: swap(y), lambda x, y, g: swap(x)),
+            "`*` multiplies element by element. A product of matrices is differentiated by products of "
+            "matrices: `@`.": (_matmul(lambda x, y, g: g * swap(y), lambda x, y, g: swap(x) * g)),
+            "`.T` turns round all axes of a stack of matrices. Swap "
+            "only the last two: `.swapaxes(-1, -2)`.": _matmul(
                 lambda x, y, g: g @ y.T, lambda x, y, g: x.T @ g
             ),
             "One matrix multiplied a whole stack, so it was broadcast: sum its gradient over the stack, "
             "`unbroadcast(..., y.shape)`.": _shared(lambda dy, y: dy),
-            "One matrix multiplied a whole stack. Its gradients from there add up; you took the mean.": _shared(
+            "One matrix multiplied a whole stack. Its gradients "
+            "from there add up; you took the mean.": _shared(
                 lambda dy, y: dy.mean(tuple(range(dy.ndim - y.ndim))) if dy.ndim > y.ndim else dy
             ),
         },
@@ -135,7 +147,7 @@ check.add(
 )
 
 
-# --- sum ------------------------------------------------------------------------------------------------------------------
+# --- sum ------------------------------------------------------------------------------------------
 
 
 def sum_over(x, axis):
@@ -161,18 +173,18 @@ check.add(
             (normal(2, 3), -1, normal(2)),
         ],
         {
-            "The lost axis was not put back, so NumPy lined g up with the wrong one (a square matrix does not complain). First "
+            "The lost axis was not put back, so NumPy lined g up with the wrong one (a square matrix does "
+            "not complain). First "
             "`np.expand_dims(g, axis)`.": _sum(lambda x, axis, g: np.broadcast_to(g, x.shape)),
-            "That is the pullback of the mean: every element counts fully in a sum, nothing is divided.": _sum(
+            "That is the pullback of the mean: every element "
+            "counts fully in a sum, nothing is divided.": _sum(
                 lambda x, axis, g: np.broadcast_to(np.expand_dims(g, axis), x.shape) / x.shape[axis]
             ),
             FORGOT_G: _sum(lambda x, axis, g: np.ones(x.shape)),
-            "You hand back g as it is. Every element of x gets a gradient, so the result has x's shape: copy g along the axis.": (
-                _sum(lambda x, axis, g: g)
-            ),
-            "Right but for the copying: the axis is back, with length 1. `np.broadcast_to(..., x.shape)` stretches it.": (
-                _sum(lambda x, axis, g: np.expand_dims(g, axis))
-            ),
+            "You hand back g as it is. Every element of x gets a gradient, so the result has x's shape: copy "
+            "g along the axis.": (_sum(lambda x, axis, g: g)),
+            "Right but for the copying: the axis is back, with length 1. `np.broadcast_to(..., x.shape)` "
+            "stretches it.": (_sum(lambda x, axis, g: np.expand_dims(g, axis))),
             "You multiplied by x. The slope of a sum with respect to each of its terms is 1.": _sum(
                 lambda x, axis, g: x * np.expand_dims(g, axis)
             ),
@@ -182,7 +194,7 @@ check.add(
 )
 
 
-# --- embedding ----------------------------------------------------------------------------------------------------------------
+# --- embedding ------------------------------------------------------------------------------------
 
 
 def embedding(weight, ids):
@@ -222,27 +234,23 @@ check.add(
             (normal(4, 4), np.array([3, 1, 0]), normal(3, 4)),
         ],
         {
-            "Where an id comes more than once, only its last place counts. `gradient[ids] += g` does that too: NumPy reads all "
-            "rows, adds, and writes them back, so one write wins. `np.add.at(gradient, ids, g)` adds every time.": (
-                _embedding(_assigned)
-            ),
-            "You divide by how often each id comes. Every place where a row was used moves the loss: add them all up.": (
-                _embedding(_averaged)
-            ),
+            "Where an id comes more than once, only its last place counts. `gradient[ids] += g` does that "
+            "too: NumPy reads all rows, adds, and writes them back, so one write wins. `np.add.at(gradient, "
+            "ids, g)` adds every time.": (_embedding(_assigned)),
+            "You divide by how often each id comes. Every place where a row was used moves the loss: add "
+            "them all up.": (_embedding(_averaged)),
             FORGOT_G: _embedding(lambda w, ids, g: _added(w, ids, np.ones_like(g))),
-            "You hand back g. But what was looked up is the table: the gradient has its shape, and mostly zeros in it.": (
-                _embedding(lambda w, ids, g: g)
-            ),
-            "You look rows of g up instead of adding them into the table: that goes the wrong way.": _embedding(
-                lambda w, ids, g: g[ids]
-            ),
+            "You hand back g. But what was looked up is the table: the gradient has its shape, and mostly "
+            "zeros in it.": (_embedding(lambda w, ids, g: g)),
+            "You look rows of g up instead of adding them into "
+            "the table: that goes the wrong way.": _embedding(lambda w, ids, g: g[ids]),
         },
         with_pullback("weight"),
     ),
 )
 
 
-# --- pictures -----------------------------------------------------------------------------------------------------------------
+# --- pictures -------------------------------------------------------------------------------------
 
 
 def jacobian(f, x, h=1e-6):
@@ -260,7 +268,14 @@ def plot_jacobians(functions, x):
     figure, axes = panels(len(functions), width=9, height=3.2)
     for ax, (name, f) in zip(axes, functions.items(), strict=True):
         matrix = jacobian(f, x)
-        heat_map(ax, matrix, f"{name}\n{matrix.shape[0]} × {matrix.shape[1]}", numbers=False, ylabel="outputs", xlabel="inputs")
+        heat_map(
+            ax,
+            matrix,
+            f"{name}\n{matrix.shape[0]} × {matrix.shape[1]}",
+            numbers=False,
+            ylabel="outputs",
+            xlabel="inputs",
+        )
     return Picture(figure, "Jacobians of " + ", ".join(functions))
 
 
@@ -291,6 +306,11 @@ def plot_embedding_gradients(ids, right, wrong):
     top.set(ylabel="times used")
     bottom.bar(rows - 0.2, np.linalg.norm(right, axis=1), 0.4, color=BLUE, label="added up")
     bottom.bar(rows + 0.2, np.linalg.norm(wrong, axis=1), 0.4, color=RED, label="overwritten")
-    bottom.set(ylabel="|gradient|", xlabel="row of the table", xticks=rows, xticklabels=[chr(ord("a") + i) for i in rows])
+    bottom.set(
+        ylabel="|gradient|",
+        xlabel="row of the table",
+        xticks=rows,
+        xticklabels=[chr(ord("a") + i) for i in rows],
+    )
     bottom.legend()
     return Picture(figure, "gradients of the rows of a table")

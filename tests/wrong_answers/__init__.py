@@ -1,6 +1,8 @@
-"""Answers to the notebooks' exercises as learners write them, wrong ones each with words of the diagnosis it must get.
+"""Answers to the notebooks' exercises as learners write them, wrong ones each with words of the diagnosis it
+must get.
 
-One module per notebook. A wrong answer may look as it likes; the function's name says which exercise it answers.
+One module per notebook. A wrong answer may look as it likes; the function's name says which exercise it
+answers.
 """
 
 

@@ -273,12 +273,16 @@ SCHEDULES = {
     "Step 0 has the rate 0": rate(lambda step, warmup: step / warmup, HALF_WAVE),
     "There is no warm-up": rate(lambda step, warmup: 1.0, HALF_WAVE),
     "The cosine ends at 0": rate(LINEAR, lambda t, peak, lowest: peak * (1 + np.cos(np.pi * t)) / 2),
-    "lowest is added on top": rate(LINEAR, lambda t, peak, lowest: lowest + peak * (1 + np.cos(np.pi * t)) / 2),
+    "lowest is added on top": rate(
+        LINEAR, lambda t, peak, lowest: lowest + peak * (1 + np.cos(np.pi * t)) / 2
+    ),
     "that is a whole wave": rate(LINEAR, lambda t, p, low: low + (p - low) * (1 + np.cos(2 * np.pi * t)) / 2),
     "ends below zero": rate(LINEAR, lambda t, p, low: low + (p - low) * np.cos(np.pi * t)),
     "The factor ½ is missing": rate(LINEAR, lambda t, p, low: low + (p - low) * (1 + np.cos(np.pi * t))),
     "along a straight line": rate(LINEAR, lambda t, p, low: p + (low - p) * t),
-    "It rises where it should fall": rate(LINEAR, lambda t, p, low: low + (p - low) * (1 - np.cos(np.pi * t)) / 2),
+    "It rises where it should fall": rate(
+        LINEAR, lambda t, p, low: low + (p - low) * (1 - np.cos(np.pi * t)) / 2
+    ),
     "π is missing": rate(LINEAR, lambda t, p, low: low + (p - low) * (1 + np.cos(t)) / 2),
 }
 for words, function in SCHEDULES.items():

@@ -129,7 +129,9 @@ def answer(loss=lambda n, losses, p, x, t: losses.mean(), gradient=None):
     def cross_entropy(logits, targets):
         n, losses, p = parts(logits, targets)
         right_gradient = lambda g: g * (p - np.eye(p.shape[1])[targets]) / len(n)
-        return loss(n, losses, p, logits, targets), lambda g: gradient(n, p.copy(), targets, g) if gradient else right_gradient(g)
+        return loss(
+            n, losses, p, logits, targets
+        ), lambda g: gradient(n, p.copy(), targets, g) if gradient else right_gradient(g)
 
     return cross_entropy
 
@@ -141,7 +143,9 @@ def subtracted(n, p, targets, value=1.0):
 
 CROSS_ENTROPY = {
     "lacks 1/N": answer(gradient=lambda n, p, t, g: g * subtracted(n, p, t)),
-    "those of the sum": answer(lambda n, losses, *_: losses.sum(), lambda n, p, t, g: g * subtracted(n, p, t)),
+    "those of the sum": answer(
+        lambda n, losses, *_: losses.sum(), lambda n, p, t, g: g * subtracted(n, p, t)
+    ),
     "target is not subtracted": answer(gradient=lambda n, p, t, g: g * p / len(n)),
     "sign is flipped": answer(gradient=lambda n, p, t, g: -g * subtracted(n, p, t) / len(n)),
     "number of all entries": answer(gradient=lambda n, p, t, g: g * subtracted(n, p, t) / p.size),

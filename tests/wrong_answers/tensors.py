@@ -180,7 +180,12 @@ def embedding(weight, ids):
 @wrong("divide by how often")
 def embedding(weight, ids):
     def dweight(g):
-        return np.stack([g[ids == v].mean(0) if (ids == v).any() else np.zeros(weight.shape[1]) for v in range(len(weight))])
+        return np.stack(
+            [
+                g[ids == v].mean(0) if (ids == v).any() else np.zeros(weight.shape[1])
+                for v in range(len(weight))
+            ]
+        )
 
     return weight[ids], dweight
 
