@@ -14,14 +14,18 @@ from tqdm import tqdm
 
 from autograd import AdamW, Stream, constant, warmup_cosine
 from autograd.cuda.products import set_precision
-from tinygpt import anomaly, checkpoint, cli, data, estimate, parallel, resume
-from tinygpt.config import UserError, to_toml
+from tinygpt import cli
+from tinygpt.config import BATCH_SITE, EVALUATION_SITE, UserError, to_toml
 from tinygpt.generate import generate, prompt_ids
 from tinygpt.gpt2 import initial_model
-from tinygpt.interrupt import Interrupt
-from tinygpt.ranks import start_ranks
-from tinygpt.run import open_run
-from tinygpt.tokenizer import choose_tokenizer
+from tinygpt.parallel import estimate
+from tinygpt.parallel.ranks import start_ranks
+from tinygpt.parallel.workers import Workers, choose_division
+from tinygpt.run import checkpoint, replay, resume
+from tinygpt.run.folder import open_run
+from tinygpt.run.interrupt import Interrupt
+from tinygpt.text import data
+from tinygpt.text.tokenizer import choose_tokenizer
 
 LOG_INTERVAL = 10  # steps
 
@@ -52,8 +56,8 @@ def main(argv=None):
     schedule = constant(config.learning_rate)
     if config.min_lr >= 0:
         schedule = warmup_cosine(config.learning_rate, config.warmup_steps, config.max_steps, config.min_lr)
-    threads, micro_batch = parallel.choose(config, model.config, device, ranks)
-    workers = parallel.Workers(model, optimizer, threads, micro_batch, ranks)
+    threads, micro_batch = choose_division(config, model.config, device, ranks)
+    workers = Workers(model, optimizer, threads, micro_batch, ranks)
     if saved:
         saved.restore(model, optimizer)
     workers.start_alike()
@@ -86,7 +90,7 @@ def main(argv=None):
         """
         for group in optimizer.groups:
             group["lr"] = schedule(step)
-        ids, targets = dataset.batch("train", config.batch_size, stream.at(step=step, site=data.BATCH_SITE))
+        ids, targets = dataset.batch("train", config.batch_size, stream.at(step=step, site=BATCH_SITE))
         loss = workers.loss_and_gradients(ids, targets, stream.at(step=step))
         if config.grad_clip:
             optimizer.clip_grad_norm(config.grad_clip)
@@ -99,7 +103,7 @@ def main(argv=None):
         for split in ("train", "val"):
             total = 0.0
             for i in range(config.eval_iters):
-                batch = dataset.batch(split, config.batch_size, stream.at(step=i, site=data.EVALUATION_SITE))
+                batch = dataset.batch(split, config.batch_size, stream.at(step=i, site=EVALUATION_SITE))
                 total = total + workers.loss(*batch)
                 if interrupted:
                     return
@@ -136,7 +140,7 @@ def main(argv=None):
             return loss
         say(f"the loss became {loss} by step {step}; looking for the operation that made it so")
         raise UserError(
-            anomaly.report(
+            replay.report(
                 loss, step, run.folder, workers, optimizer, train_step if config.detect_anomaly else None
             )
         )

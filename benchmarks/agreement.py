@@ -9,11 +9,12 @@ import time
 import torch
 
 from autograd import AdamW, Stream
-from tests import torch_models
-from tinygpt import data, parallel
-from tinygpt.config import resolve
+from tests.support import torch_models
+from tinygpt.config import BATCH_SITE, resolve
 from tinygpt.model import GPT
-from tinygpt.tokenizer import CharTokenizer
+from tinygpt.parallel.workers import Workers, choose_division
+from tinygpt.text import data
+from tinygpt.text.tokenizer import CharTokenizer
 
 
 def main():
@@ -29,10 +30,10 @@ def main():
     weights = torch_models.parameters_of(model)
     ours = AdamW(model.parameter_groups(config.weight_decay, config.decay_vectors), lr=config.learning_rate)
     theirs = torch.optim.AdamW(weights.values(), lr=config.learning_rate)
-    workers = parallel.Workers(model, ours, *parallel.choose(config, model.config))
+    workers = Workers(model, ours, *choose_division(config, model.config))
     worst = 0.0
     for step in range(args.steps):
-        ids, targets = dataset.batch("train", config.batch_size, Stream(config.seed, step, data.BATCH_SITE))
+        ids, targets = dataset.batch("train", config.batch_size, Stream(config.seed, step, BATCH_SITE))
         began = time.perf_counter()
         loss = workers.loss_and_gradients(ids, targets, None)
         ours.step(workers.run)

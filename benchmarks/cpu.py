@@ -47,9 +47,10 @@ def measure_ours(configuration, steps, threads=0, micro_batch=0, **changes):
     import dataclasses
 
     from autograd import AdamW, Stream
-    from tinygpt import estimate, parallel
     from tinygpt.config import TrainConfig
     from tinygpt.model import GPT
+    from tinygpt.parallel import estimate
+    from tinygpt.parallel.workers import Workers, choose_division
 
     batch, model_config = CONFIGURATIONS[configuration]
     batch = changes.pop("batch", batch)
@@ -58,8 +59,8 @@ def measure_ours(configuration, steps, threads=0, micro_batch=0, **changes):
     optimizer = AdamW(model.parameter_groups(0.01), lr=3e-4)
     shape = {name: getattr(model_config, name) for name in ("block_size", "n_layer", "n_head", "n_embd")}
     config = TrainConfig(batch_size=batch, threads=threads, micro_batch=micro_batch, **shape)
-    chosen = parallel.choose(config, model_config)
-    workers = parallel.Workers(model, optimizer, *chosen)
+    chosen = choose_division(config, model_config)
+    workers = Workers(model, optimizer, *chosen)
     ids = (
         Stream(0).integers(batch * (model_config.block_size + 1), model_config.vocab_size).reshape(batch, -1)
     )
@@ -84,7 +85,7 @@ def measure_torch(configuration, steps, variant):
     import torch
 
     from benchmarks import peers
-    from tinygpt.estimate import peak_memory
+    from tinygpt.parallel.estimate import peak_memory
 
     batch, config = CONFIGURATIONS[configuration]
     attention, micro_batch, compiled = VARIANTS[variant]
@@ -107,9 +108,9 @@ def measure_torch(configuration, steps, variant):
 def sample_ours(tokens, full):
     """Milliseconds per token for one sequence at 10.8M: until the context is full, or with a full one."""
     from autograd import Stream
-    from tinygpt.estimate import peak_memory
     from tinygpt.generate import generate
     from tinygpt.model import GPT
+    from tinygpt.parallel.estimate import peak_memory
 
     config = CONFIGURATIONS["shakespeare"][1]
     model, prompt = GPT(config), Stream(0).integers(config.block_size if full else 1, 65)
@@ -123,7 +124,7 @@ def sample_torch(tokens, full):
     import torch
 
     from benchmarks import peers
-    from tinygpt.estimate import peak_memory
+    from tinygpt.parallel.estimate import peak_memory
 
     config = CONFIGURATIONS["shakespeare"][1]
     model = peers.TorchGPT(config, peers.HeadByHead).eval()

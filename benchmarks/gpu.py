@@ -46,7 +46,7 @@ def training(precision="tf32"):
 
     from autograd import AdamW, Stream
     from tinygpt.model import GPT
-    from tinygpt.parallel import Workers
+    from tinygpt.parallel.workers import Workers
 
     batch, config = CONFIGURATIONS["shakespeare"]
     set_precision(precision)
@@ -203,7 +203,7 @@ def parity():
         "gpu",
         "-p",
         "no:cacheprovider",
-        "tests/test_gpu.py",
+        "tests/autograd/cuda/test_gpu.py",
     ]
     result = subprocess.run(command, capture_output=True, text=True)
     lines = result.stdout.strip().splitlines() or [""]

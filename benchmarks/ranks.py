@@ -29,8 +29,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.cpu import CONFIGURATIONS, RESULTS, floor_flops, processor
 from tinygpt.config import PRESETS
-from tinygpt.estimate import parameter_count
-from tinygpt.ranks import ALONE, start_ranks
+from tinygpt.parallel.ranks import ALONE, start_ranks
 
 ROOT = Path(__file__).parent.parent
 SUMS = [2**k for k in range(12, 28, 3)]  # bytes
@@ -81,12 +80,12 @@ def measure_step(ranks, configuration, steps, threads):
     from autograd import AdamW, Stream
     from tinygpt.config import TrainConfig
     from tinygpt.model import GPT
-    from tinygpt.parallel import Workers, choose
+    from tinygpt.parallel.workers import Workers, choose_division
 
     batch, shape = CONFIGURATIONS[configuration]
     timed, model = TimedRanks(ranks), GPT(shape)
     optimizer = AdamW(model.parameter_groups(0.01), lr=3e-4)
-    chosen = choose(
+    chosen = choose_division(
         TrainConfig(batch_size=batch, block_size=shape.block_size, threads=threads), shape, ranks=ranks
     )
     workers = Workers(model, optimizer, *chosen, timed)
@@ -233,7 +232,7 @@ def fit_step(report, configuration, threads):
 def gpu_step(report, configuration):
     """The same for a GPU, from its rate of arithmetic and of memory."""
     per_sequence = floor_flops(1, CONFIGURATIONS[configuration][1]) / report.get("gpu_flops", GPU_FLOPS)
-    return per_sequence, UPDATE_BYTES * parameter_count(CONFIGURATIONS[configuration][1]) / GPU_BYTES
+    return per_sequence, UPDATE_BYTES * CONFIGURATIONS[configuration][1].num_parameters() / GPU_BYTES
 
 
 def gpu_flops():
@@ -256,7 +255,7 @@ def predict(report):
 def predict_one(model, device, compute, update, network):
     """compute: seconds per sequence; update: seconds."""
     configuration, batch = MODELS[model]
-    size = 4 * parameter_count(CONFIGURATIONS[configuration][1])
+    size = 4 * CONFIGURATIONS[configuration][1].num_parameters()
     alone = batch * compute + update
     cost = {n: communication(n, size, *NETWORKS[network]) for n in COUNTS}
     speedup = {n: alone / (batch / n * compute + update + cost[n]) for n in COUNTS if n <= batch}
@@ -293,7 +292,7 @@ def steps_table(report):
     for row in report["steps"]:
         batch, shape = CONFIGURATIONS[row["configuration"]]
         compute, update = fit_step(report, row["configuration"], row["threads"])
-        sums = communication(row["ranks"], 4 * parameter_count(shape), *fit_network(report))
+        sums = communication(row["ranks"], 4 * shape.num_parameters(), *fit_network(report))
         told = sharing(report, row["ranks"], row["threads"]) * (
             batch / row["ranks"] * compute + update + sums
         )

@@ -9,8 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tinygpt import data, gpt2
+from tinygpt import gpt2
 from tinygpt.evaluate import total_loss
+from tinygpt.text import data
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -14,7 +14,7 @@ def pytest_addoption(parser):
 
 
 def pytest_terminal_summary(terminalreporter):
-    from tests import survived
+    from tests.support import survived
 
     if survived.tried:
         terminalreporter.write_line(survived.table())
@@ -23,7 +23,7 @@ def pytest_terminal_summary(terminalreporter):
 @pytest.fixture
 def text_file(tmp_path):
     """A file of our own text, large enough to train on for a few steps."""
-    from tests.texts import english
+    from tests.support.texts import english
 
     path = tmp_path / "words.txt"
     path.write_text(english(), encoding="utf-8")

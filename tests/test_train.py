@@ -40,7 +40,7 @@ def events(folder, kind):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """One finished run on our own text, and what it printed."""
-    from tests.texts import english
+    from tests.support.texts import english
 
     folder = tmp_path_factory.mktemp("work")
     (folder / "words.txt").write_text(english(), encoding="utf-8")
@@ -95,14 +95,16 @@ def test_what_it_leaves_behind(run):
 def test_the_saved_model_is_the_trained_one(run, text_file):
     """The checkpoint's loss on the validation batches is the loss that was printed last."""
     from autograd import Stream, no_grad
-    from tinygpt import checkpoint, data
+    from tinygpt.config import EVALUATION_SITE
+    from tinygpt.run import checkpoint
+    from tinygpt.text import data
 
     folder, _ = run
     model, tokenizer, state = checkpoint.load_for_sampling(folder)
     dataset = data.Dataset(text_file.read_text(encoding="utf-8"), tokenizer, model.config.block_size)
     with no_grad():
         losses = [
-            float(model.loss(*dataset.batch("val", 8, Stream(1337, step=i, site=data.EVALUATION_SITE))))
+            float(model.loss(*dataset.batch("val", 8, Stream(1337, step=i, site=EVALUATION_SITE))))
             for i in range(2)
         ]
     assert sum(losses) / 2 == pytest.approx(events(folder, "evaluation")[-1]["val_loss"], abs=1e-5)
@@ -150,7 +152,7 @@ def test_toml_lies_between_preset_and_flags(text_file, tmp_path):
 
 
 def test_gpt2_architecture_and_chinese_text(tmp_path):
-    from tests.texts import CHINESE
+    from tests.support.texts import CHINESE
 
     (tmp_path / "hill.txt").write_text(CHINESE * 20, encoding="utf-8")
     result = train(

@@ -7,9 +7,10 @@ import sys
 import warnings
 
 from autograd.backend import choose_device
-from tinygpt import checkpoint, gpt2, resume
+from tinygpt import gpt2
 from tinygpt.config import PRESETS, TrainConfig, UserError, checked, nearest, read_toml, resolve
-from tinygpt.ranks import rank_by_engine, speaker
+from tinygpt.parallel.ranks import rank_by_engine, speaker
+from tinygpt.run import checkpoint, resume
 
 
 class Parser(argparse.ArgumentParser):

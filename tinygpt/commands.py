@@ -4,12 +4,14 @@ import contextlib
 import math
 import sys
 
-from tinygpt import checkpoint, data, gpt2
+from tinygpt import gpt2
 from tinygpt.cli import Parser, device_for
 from tinygpt.config import UserError, nearest
 from tinygpt.evaluate import total_loss
 from tinygpt.generate import WHEN_FULL, TextStream, generate_rows, prompt_ids
-from tinygpt.tokenizer import IdTokenizer
+from tinygpt.run import checkpoint
+from tinygpt.text import data
+from tinygpt.text.tokenizer import IdTokenizer
 
 MODEL_HELP = "the folder of a run, of one of its checkpoints, or of a GPT-2 model"
 

@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 
 from autograd.cuda.products import COMPUTE_TYPES
 
+# Sites in the random space (see autograd/random.py) of what is drawn beside dropout masks, far above the
+# sites of a model's dropout layers.
+BATCH_SITE, EVALUATION_SITE, SAMPLING_SITE = 60_000, 60_001, 60_002
 LARGEST_FILE = 100_000  # bytes, of settings; far more than they ever have
 
 
@@ -63,6 +66,14 @@ class GPTConfig:
                 "share"
             )
         _require(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and below 1")
+
+    def num_parameters(self):
+        """How many numbers a model of this shape learns, counted without building it."""
+        C, V = self.n_embd, self.vocab_size
+        # 4 matrices; biases of c_proj, c_fc, c_proj; 2 norms
+        block = 12 * C * C + 10 * C + (3 * C if self.qkv_bias else 0)
+        head = 0 if self.tied_head else C * V + (V if self.head_bias else 0)
+        return self.n_layer * block + (V + self.block_size) * C + 2 * C + head
 
 
 def setting(default, help):

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from autograd import no_grad
 from autograd.backend import keep_freed_memory, move
-from tinygpt.ranks import usable_cores
+from tinygpt.parallel.ranks import usable_cores
 
 TOKENS_AT_ONCE = 1024  # per thread
 

@@ -6,9 +6,8 @@ import numpy as np
 
 from autograd import Stream, no_grad
 from autograd.backend import array_module, keep_freed_memory, to_numpy
-from tinygpt.config import UserError
+from tinygpt.config import SAMPLING_SITE, UserError
 
-SAMPLING_SITE = 60_002
 WHEN_FULL = ("exact", "halve")
 END_OF_TEXT = "<|endoftext|>"  # GPT-2 saw it before every text
 

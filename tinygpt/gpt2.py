@@ -16,11 +16,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from autograd.backend import to_numpy
-from tinygpt import checkpoint, files
 from tinygpt.config import ARCHITECTURES, GPTConfig, UserError, from_dict
-from tinygpt.estimate import parameter_count
 from tinygpt.model import GPT
-from tinygpt.tokenizer import BPETokenizer, IdTokenizer, has_tokenizer, load_tokenizer
+from tinygpt.run import checkpoint, files
+from tinygpt.text.tokenizer import BPETokenizer, IdTokenizer, has_tokenizer, load_tokenizer
 
 ACTIVATIONS = {"gelu_new": "gelu", "gelu_pytorch_tanh": "gelu", "relu": "relu"}
 FIXED = {  # what our model cannot do otherwise, and what transformers take if config.json does not say
@@ -46,11 +45,10 @@ def load_model(path):
         return checkpoint.load_for_sampling(path)[:2]
     path = Path(path)
     config, files_here = read_config(path), _weight_files(path)
-    if sum(os.path.getsize(file) for file in files_here if file.exists()) < 2 * parameter_count(
-        config
-    ):  # ask for no memory in vain
+    size = sum(os.path.getsize(file) for file in files_here if file.exists())
+    if size < 2 * config.num_parameters():  # ask for no memory in vain
         raise UserError(
-            f"{files_here[0]} is missing or too small for the {parameter_count(config):,} parameters of "
+            f"{files_here[0]} is missing or too small for the {config.num_parameters():,} parameters of "
             "config.json"
         )
     model = GPT(config, seed=None)

@@ -409,7 +409,7 @@ dashboard(mine, healthy, references, "a rate 300 times too small")
 #
 # ## In the library
 #
-# [`tests/test_planted_bugs.py`](../tests/test_planted_bugs.py) plays this game with the library itself: dozens of planted bugs, and
+# [`tests/autograd/test_planted_bugs.py`](../tests/autograd/test_planted_bugs.py) plays this game with the library itself: dozens of planted bugs, and
 # the checks must catch every one. [`autograd/anomaly.py`](../autograd/anomaly.py) names the operation that made the first NaN,
 # and [`train.py`](../train.py) asks it when a loss stops being a number.
 #

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from tinygpt import data
+from tinygpt.text import data
 
 # where train.py, run from the project's folder, keeps it too
 FOLDER = Path(__file__).resolve().parents[2] / "data"

@@ -9,11 +9,11 @@ import numpy as np
 
 import autograd as ag
 from autograd.backend import keep_freed_memory
-from tinygpt import checkpoint
 from tinygpt.config import ARCHITECTURES, GPTConfig
 from tinygpt.generate import probabilities
 from tinygpt.model import GPT
-from tinygpt.tokenizer import CharTokenizer
+from tinygpt.run import checkpoint
+from tinygpt.text.tokenizer import CharTokenizer
 from workbook.checking import Checks, Exercise, Wrong, with_pairs
 from workbook.pictures import BLUE, GOLD, GREEN, GREY, RED, Picture, panels
 from workbook.softmax import softmax

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from autograd.ops.attention import split_heads
-from tinygpt import checkpoint
 from tinygpt.config import UserError
+from tinygpt.run import checkpoint
 from workbook.checking import Checks, Exercise
 from workbook.gpt import FOLDER
 from workbook.pictures import BLUE, GOLD, GREEN, GREY, RED, Picture, panels

@@ -1,0 +1,237 @@
+import numpy as np
+
+from tests.notebooks.wrong_answers import Catalogue
+from workbook.clinic import FINDINGS, check
+
+catalogue = Catalogue(check)
+wrong, right = catalogue.wrong, catalogue.right
+
+
+def naming(patient, name):
+    def answer():
+        return name
+
+    answer.__name__ = f"patient_{patient}"
+    return answer
+
+
+NAMES = {
+    "init": "show at step 0",
+    "zero_grad": "pile up",
+    "mask": "sees the future",
+    "frozen": "exactly 0",
+    "schedule": "falls all the way",
+    "residual": "from block to block",
+    "slow": "far *below*",
+    "sign": "rises from the very first step",
+    "dropout": "is not on the list",
+}
+for patient, (truth, finding) in FINDINGS.items():
+    for name, words in NAMES.items():
+        if name != truth:
+            wrong(words)(naming(patient, name))
+    wrong(finding)(naming(patient, "sign"))
+    right(naming(patient, truth))
+
+
+@wrong("Multiply by the standard deviation")
+def cure_a(shape, rng):
+    return rng.normal(size=shape)
+
+
+@wrong("All zeros")
+def cure_a(shape, rng):
+    return np.zeros(shape)
+
+
+@wrong("All the same")
+def cure_a(shape, rng):
+    return np.ones(shape) * 0.02
+
+
+@wrong("the other way round")
+def cure_a(shape, rng):
+    return rng.normal(0.02, 1, shape)
+
+
+@right
+def cure_a(shape, rng):
+    return rng.normal(0, 0.02, size=shape)
+
+
+@wrong("Before it, optimizer.zero_grad()")
+def cure_b(loss, optimizer):
+    loss.backward()
+    optimizer.step()
+
+
+@wrong("Nothing moves")
+def cure_b(loss, optimizer):
+    loss.backward()
+    optimizer.zero_grad()
+    optimizer.step()
+
+
+@wrong("backward must come first")
+def cure_b(loss, optimizer):
+    optimizer.step()
+    optimizer.zero_grad()
+    loss.backward()
+
+
+@wrong("step() once")
+def cure_b(loss, optimizer):
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    optimizer.step()
+
+
+@wrong("backward")
+def cure_b(loss, optimizer):
+    optimizer.zero_grad()
+    loss.backward()
+    loss.backward()
+    optimizer.step()
+
+
+@right
+def cure_b(loss, optimizer):
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+@wrong("With k=2 it also sees")
+def cure_c(T):
+    return np.triu(np.ones((T, T), bool), 2)
+
+
+@wrong("Nobody sees even itself")
+def cure_c(T):
+    return np.triu(np.ones((T, T), bool))
+
+
+@wrong("upper triangle, not lower")
+def cure_c(T):
+    return np.tril(np.ones((T, T), bool), -1)
+
+
+@wrong("You marked what may be seen")
+def cure_c(T):
+    return np.tril(np.ones((T, T), bool))
+
+
+@wrong("-inf belongs into the scores")
+def cure_c(T):
+    return np.triu(np.full((T, T), -np.inf), 1)
+
+
+@right
+def cure_c(T):
+    return np.arange(T) > np.arange(T)[:, None]
+
+
+@wrong("neither vectors")
+def cure_d(parameters):
+    return [p for name, p in parameters.items() if p.ndim == 1 or name[0] == "w" or "head" in name]
+
+
+@wrong("the vectors, biases and norms, are left out")
+def cure_d(parameters):
+    return [p for p in parameters.values() if p.ndim == 2]
+
+
+@wrong("embeddings and head are left out")
+def cure_d(parameters):
+    return [p for name, p in parameters.items() if "h." in name]
+
+
+@wrong("come twice")
+def cure_d(parameters):
+    some = [p for name, p in parameters.items() if p.ndim == 1 or name.startswith(("wte", "wpe", "head"))]
+    return some + list(parameters.values())
+
+
+@wrong("These are the names")
+def cure_d(parameters):
+    return list(parameters)
+
+
+@right
+def cure_d(parameters):
+    return [p for p in parameters.values() if p.ndim >= 1]
+
+
+@wrong("it should rise with the step")
+def cure_e(step, peak, warmup):
+    return peak / ((step + 1) / warmup)
+
+
+@wrong("still upside down")
+def cure_e(step, peak, warmup):
+    return min(peak, peak * warmup / (step + 1))
+
+
+@wrong("picks the larger")
+def cure_e(step, peak, warmup):
+    return max(peak, peak * (step + 1) / warmup)
+
+
+@wrong("It grows for ever")
+def cure_e(step, peak, warmup):
+    return peak / warmup * (step + 1)
+
+
+@wrong("warm-up is gone")
+def cure_e(step, peak, warmup):
+    return peak
+
+
+@wrong("min() of the wrong things")
+def cure_e(step, peak, warmup):
+    return min(peak, (step + 1) / warmup)
+
+
+@wrong("The first step has the rate 0")
+def cure_e(step, peak, warmup):
+    return min(peak, peak * step / warmup)
+
+
+@right
+def cure_e(step, peak, warmup):
+    return peak * (step + 1) / warmup if step < warmup else peak
+
+
+@wrong("Both parts replace x")
+def cure_f(x, attention, mlp):
+    return mlp(attention(x))
+
+
+@wrong("the MLP's still replaces x")
+def cure_f(x, attention, mlp):
+    x = x + attention(x)
+    return mlp(x)
+
+
+@wrong("attention's still replaces x")
+def cure_f(x, attention, mlp):
+    x = attention(x)
+    return x + mlp(x)
+
+
+@wrong("from before attention")
+def cure_f(x, attention, mlp):
+    return x + attention(x) + mlp(x)
+
+
+@wrong("added to the old x")
+def cure_f(x, attention, mlp):
+    y = x + attention(x)
+    return x + mlp(y)
+
+
+@right
+def cure_f(x, attention, mlp):
+    y = attention(x) + x
+    return mlp(y) + y

@@ -1,0 +1,222 @@
+import numpy as np
+
+from tests.notebooks.wrong_answers import Catalogue
+from workbook.norm import check
+
+catalogue = Catalogue(check)
+wrong, right = catalogue.wrong, catalogue.right
+
+
+@wrong("Bessel's correction")
+def layer_norm(x, weight, bias, eps=1e-5):
+    mean, var = x.mean(-1, keepdims=True), x.var(-1, keepdims=True, ddof=1)
+    return (x - mean) / (var + eps).sqrt() * weight + bias
+
+
+@wrong("eps stands outside")
+def layer_norm(x, weight, bias, eps=1e-5):
+    return (x - x.mean(-1, keepdims=True)) / (x.var(-1, keepdims=True).sqrt() + eps) * weight + bias
+
+
+@wrong("eps is missing")
+def layer_norm(x, weight, bias, eps=1e-5):
+    return (x - x.mean(-1, keepdims=True)) / x.var(-1, keepdims=True).sqrt() * weight + bias
+
+
+@wrong("by the variance, not by its root")
+def layer_norm(x, weight, bias, eps=1e-5):
+    return (x - x.mean(-1, keepdims=True)) / (x.var(-1, keepdims=True) + eps) * weight + bias
+
+
+@wrong("That is batch norm")
+def layer_norm(x, weight, bias, eps=1e-5):
+    return (x - x.mean(0, keepdims=True)) / (x.var(0, keepdims=True) + eps) ** 0.5 * weight + bias
+
+
+@wrong("over the whole array")
+def layer_norm(x, weight, bias, eps=1e-5):
+    return (x - x.mean()) / (x.var() + eps) ** 0.5 * weight + bias
+
+
+@wrong("The bias is not added")
+def layer_norm(x, weight, bias, eps=1e-5):
+    return weight * (x - x.mean(-1, keepdims=True)) / (x.var(-1, keepdims=True) + eps) ** 0.5
+
+
+@wrong("It comes last")
+def layer_norm(x, weight, bias, eps=1e-5):
+    return ((x - x.mean(-1, keepdims=True)) / (x.var(-1, keepdims=True) + eps) ** 0.5 + bias) * weight
+
+
+@wrong("nothing was recorded")
+def layer_norm(x, weight, bias, eps=1e-5):
+    x, weight, bias = x.data, weight.data, bias.data
+    return (x - x.mean(-1, keepdims=True)) / (x.var(-1, keepdims=True) + eps) ** 0.5 * weight + bias
+
+
+@wrong("has the shape")
+def layer_norm(x, weight, bias, eps=1e-5):
+    return (x.mean(-1) - x.mean(-1)) * (x.var(-1) + eps) ** -0.5
+
+
+@right
+def layer_norm(x, weight, bias, eps=1e-5):
+    centered = x - x.sum(-1, keepdims=True) / x.shape[-1]
+    variance = (centered * centered).mean(-1, keepdims=True)
+    return bias + weight * centered / (variance + eps).sqrt()
+
+
+def mean(a):
+    return a.mean(axis=-1, keepdims=True)
+
+
+@wrong("you held the standard deviation constant")
+def layer_norm_pullback(dout, xhat, rstd, weight):
+    dxhat = dout * weight
+    return (dxhat - mean(dxhat)) * rstd, (dout * xhat).sum(0), dout.sum(0)
+
+
+@wrong("you held the mean constant")
+def layer_norm_pullback(dout, xhat, rstd, weight):
+    dxhat = dout * weight
+    return rstd * (dxhat - xhat * mean(dxhat * xhat)), (dout * xhat).sum(0), dout.sum(0)
+
+
+@wrong("held both mean and standard deviation constant")
+def layer_norm_pullback(dout, xhat, rstd, weight):
+    return rstd * dout * weight, (dout * xhat).sum(0), dout.sum(0)
+
+
+@wrong("A Bessel slip")
+def layer_norm_pullback(dout, xhat, rstd, weight):
+    dxhat, n = dout * weight, xhat.shape[-1]
+    dx = rstd * (dxhat - mean(dxhat) - xhat * (dxhat * xhat).sum(-1, keepdims=True) / (n - 1))
+    return dx, (dout * xhat).sum(0), dout.sum(0)
+
+
+@wrong("weight is missing from dx")
+def layer_norm_pullback(dout, xhat, rstd, weight):
+    return rstd * (dout - mean(dout) - xhat * mean(dout * xhat)), (dout * xhat).sum(0), dout.sum(0)
+
+
+@wrong("The weight multiplies dx at the end")
+def layer_norm_pullback(dout, xhat, rstd, weight):
+    dx = rstd * (dout - mean(dout) - xhat * mean(dout * xhat)) * weight
+    return dx, (dout * xhat).sum(0), dout.sum(0)
+
+
+@wrong("factor rstd")
+def layer_norm_pullback(dout, xhat, rstd, weight):
+    dxhat = dout * weight
+    return dxhat - mean(dxhat) - xhat * mean(dxhat * xhat), (dout * xhat).sum(0), dout.sum(0)
+
+
+@wrong("sums where means belong")
+def layer_norm_pullback(dout, xhat, rstd, weight):
+    dxhat = dout * weight
+    dx = rstd * (dxhat - dxhat.sum(-1, keepdims=True) - xhat * (dxhat * xhat).sum(-1, keepdims=True))
+    return dx, (dout * xhat).sum(0), dout.sum(0)
+
+
+@wrong("means in dx run over the batch")
+def layer_norm_pullback(dout, xhat, rstd, weight):
+    dxhat = dout * weight
+    return rstd * (dxhat - dxhat.mean(0) - xhat * (dxhat * xhat).mean(0)), (dout * xhat).sum(0), dout.sum(0)
+
+
+@wrong("mean(dxhat) * mean(xhat)")
+def layer_norm_pullback(dout, xhat, rstd, weight):
+    dxhat = dout * weight
+    return rstd * (dxhat - mean(dxhat) - xhat * (mean(dxhat) * mean(xhat))), (dout * xhat).sum(0), dout.sum(0)
+
+
+@wrong("dweight lacks xhat")
+def layer_norm_pullback(dout, xhat, rstd, weight):
+    dxhat = dout * weight
+    return rstd * (dxhat - mean(dxhat) - xhat * mean(dxhat * xhat)), dout.sum(0), dout.sum(0)
+
+
+@wrong("dweight is not summed")
+def layer_norm_pullback(dout, xhat, rstd, weight):
+    dxhat = dout * weight
+    return rstd * (dxhat - mean(dxhat) - xhat * mean(dxhat * xhat)), dout * xhat, dout.sum(0)
+
+
+@wrong("averaged over the rows")
+def layer_norm_pullback(dout, xhat, rstd, weight):
+    dxhat = dout * weight
+    return rstd * (dxhat - mean(dxhat) - xhat * mean(dxhat * xhat)), (dout * xhat).mean(0), dout.mean(0)
+
+
+@wrong("Return three arrays")
+def layer_norm_pullback(dout, xhat, rstd, weight):
+    return dout * weight * rstd
+
+
+@right
+def layer_norm_pullback(dout, xhat, rstd, weight):
+    n = xhat.shape[1]
+    dx = np.empty_like(dout)
+    for i in range(len(dout)):
+        jacobian = rstd[i] * (np.eye(n) - 1 / n - np.outer(xhat[i], xhat[i]) / n)
+        dx[i] = jacobian @ (dout[i] * weight)
+    return dx, np.einsum("nc,nc->c", dout, xhat), np.ones(len(dout)) @ dout
+
+
+def adamw(wrong_line):
+    """A step of AdamW in which `wrong_line` replaces what it names."""
+
+    def adamw_step(p, g, m, v, t, lr, beta1, beta2, eps, weight_decay):
+        names = dict(locals())
+        del names["wrong_line"]
+        for name, line in (RIGHT_LINES | wrong_line).items():
+            names[name] = eval(line, {"np": np}, names)  # noqa: S307
+        return names["p"], names["m"], names["v"]
+
+    return adamw_step
+
+
+RIGHT_LINES = {
+    "g": "g",
+    "m": "beta1 * m + (1 - beta1) * g",
+    "v": "beta2 * v + (1 - beta2) * g ** 2",
+    "mhat": "m / (1 - beta1 ** t)",
+    "vhat": "v / (1 - beta2 ** t)",
+    "p": "p - lr * weight_decay * p - lr * mhat / (np.sqrt(vhat) + eps)",
+}
+for words, line in {
+    "No bias correction": {"mhat": "m", "vhat": "v"},
+    "This is L2 regularisation": {"g": "g + weight_decay * p", "p": "p - lr * mhat / (np.sqrt(vhat) + eps)"},
+    "The decay lacks lr": {"p": "p - weight_decay * p - lr * mhat / (np.sqrt(vhat) + eps)"},
+    "do not decay": {"p": "p - lr * mhat / (np.sqrt(vhat) + eps)"},
+    "eps stands inside": {"p": "p - lr * weight_decay * p - lr * mhat / np.sqrt(vhat + eps)"},
+    "The root is missing": {"p": "p - lr * weight_decay * p - lr * mhat / (vhat + eps)"},
+    "beta1 and beta2 are swapped": {
+        "m": "beta2 * m + (1 - beta2) * g",
+        "v": "beta1 * v + (1 - beta1) * g**2",
+        "mhat": "m / (1 - beta2**t)",
+        "vhat": "v / (1 - beta1**t)",
+    },
+    "square of the gradient": {"v": "beta2 * v + (1 - beta2) * abs(g)"},
+    "comes in with weight 1": {"m": "beta1 * m + g", "v": "beta2 * v + g * g"},
+    "goes uphill": {"p": "p - lr * weight_decay * p + lr * mhat / (np.sqrt(vhat) + eps)"},
+    "counts from 0": {"mhat": "m / (1 - beta1 ** (t - 1))", "vhat": "v / (1 - beta2 ** (t - 1))"},
+    "a power, not": {"mhat": "m / (1 - beta1 * t)", "vhat": "v / (1 - beta2 * t)"},
+    "come back corrected": {
+        "m": "(beta1 * m + (1 - beta1) * g) / (1 - beta1**t)",
+        "v": "(beta2 * v + (1 - beta2) * g * g) / (1 - beta2**t)",
+        "mhat": "m",
+        "vhat": "v",
+    },
+}.items():
+    wrong(words)(adamw(line))
+right(adamw({}))
+
+
+@wrong("changes its input m in place")
+def adamw_step(p, g, m, v, t, lr, beta1, beta2, eps, weight_decay):
+    m *= beta1
+    m += (1 - beta1) * g
+    v *= beta2
+    v += (1 - beta2) * g * g
+    return p - lr * (weight_decay * p + (m / (1 - beta1**t)) / (np.sqrt(v / (1 - beta2**t)) + eps)), m, v

@@ -1,0 +1,273 @@
+"""A stand-in for the module `cupy` where there is no GPU: NumPy's numbers behind CuPy's manners.
+
+It refuses what CuPy refuses or what would be slow or wrong there: mixing with NumPy arrays, NumPy functions
+on device arrays, names outside NAMES, float64 results while `float32_only`. It counts what makes the host
+wait for the device. Kernels run in the emulator, and cuBLAS's products on the addresses and strides that they
+are given.
+"""
+
+import contextlib
+import ctypes
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from tests.stand_ins import emulate
+
+NAMES = (  # what the program uses; each exists in CuPy 14 with these arguments
+    "abs add arange broadcast_to clip concatenate einsum empty exp exp2 expand_dims full isfinite isnan log "
+    "matmul maximum minimum multiply ones rint sign sqrt tanh tril triu vdot where zeros"
+).split()
+METHODS = "all any max min sum mean reshape ravel squeeze swapaxes transpose copy fill".split()
+ATTRIBUTES = "shape dtype ndim size T flags itemsize strides nbytes".split()
+MEMORY = 8 << 30  # bytes of the pretended device
+waits = []  # what made the host wait, in order
+rules = types.SimpleNamespace(float32_only=False, may_wait=True)
+
+
+@contextlib.contextmanager
+def no_waiting():
+    """Raise if the host waits for the device inside this block, or if anything becomes float64."""
+    rules.may_wait, rules.float32_only = False, True
+    try:
+        yield
+    finally:
+        rules.may_wait, rules.float32_only = True, False
+
+
+def _wait(what):
+    waits.append(what)
+    if not rules.may_wait:
+        raise RuntimeError(f"the host waits for the device: {what}")
+
+
+def _unwrap(value, name):
+    if isinstance(value, ndarray):
+        return value._host
+    if isinstance(value, np.ndarray):
+        raise TypeError(f"cupy: unsupported type numpy.ndarray in {name}")
+    if isinstance(value, (tuple, list)):
+        return type(value)(_unwrap(item, name) for item in value)
+    if isinstance(value, slice):
+        return slice(*(_unwrap(part, name) for part in (value.start, value.stop, value.step)))
+    return value
+
+
+def _wrap(value):
+    if not isinstance(value, (np.ndarray, np.generic)):
+        return value
+    if rules.float32_only and value.dtype == np.float64:
+        raise TypeError("a float64 result on the device")
+    return ndarray(np.asarray(value))
+
+
+def _call(name, function, args, kwargs):
+    out = kwargs.get("out")
+    kwargs = {key: _unwrap(value, name) for key, value in kwargs.items()}
+    result = function(*(_unwrap(value, name) for value in args), **kwargs)
+    return out if out is not None else _wrap(result)
+
+
+class ndarray:
+    """An array on the pretended device."""
+
+    __hash__ = None
+    __array_priority__ = 100
+    device = types.SimpleNamespace(id=0)
+
+    def __init__(self, host):
+        self._host = host
+
+    def _refuse(self, *args, **kwargs):
+        raise TypeError("a device array in a NumPy function: use xp, or .get()")
+
+    __array__ = __array_ufunc__ = __array_function__ = _refuse
+
+    @property
+    def data(self):
+        return types.SimpleNamespace(ptr=self._host.ctypes.data)
+
+    def __getattr__(self, name):
+        if name in ATTRIBUTES:
+            return _wrap(getattr(self._host, name))
+        if name in METHODS:
+            return lambda *args, **kwargs: _call(name, getattr(self._host, name), args, kwargs)
+        raise AttributeError(f"cupy.ndarray is not known to have {name!r}")
+
+    def astype(self, dtype, copy=True):
+        return _wrap(self._host.astype(dtype, copy=copy))
+
+    def __len__(self):
+        return len(self._host)
+
+    def __getitem__(self, index):
+        return _wrap(self._host[_unwrap(index, "index")])
+
+    def __setitem__(self, index, value):
+        self._host[_unwrap(index, "index")] = _unwrap(value, "assignment")
+
+    def get(self):
+        _wait("copy to the host")
+        return self._host.copy()
+
+    def item(self):
+        _wait("item")
+        return self._host.item()
+
+    def tolist(self):
+        _wait("tolist")
+        return self._host.tolist()
+
+    def __float__(self):
+        _wait("float")
+        return float(self._host)
+
+    def __bool__(self):
+        _wait("bool")
+        return bool(self._host)
+
+
+def _give_operators():
+    for name in "add sub mul truediv pow matmul and or xor eq ne lt le gt ge".split():
+        for prefix in ("", "r", "i"):
+            method = f"__{prefix}{name}__"
+            if not hasattr(np.ndarray, method) or method == "__imatmul__":  # CuPy has no a @= b
+                continue
+
+            def apply(self, other, method=method, in_place=prefix == "i"):
+                result = _call(method, getattr(self._host, method), (other,), {})
+                return self if in_place else result
+
+            setattr(ndarray, method, apply)
+    for name in ("__neg__", "__abs__", "__invert__"):
+        setattr(ndarray, name, lambda self, name=name: _wrap(getattr(self._host, name)()))
+
+
+_give_operators()
+
+
+class RawModule:
+    """cupy.RawModule, its kernels run on the CPU."""
+
+    order = "ascending"  # of the threads' turns
+
+    def __init__(self, code):
+        self.module = emulate.compile(code, self.order)
+
+    def get_function(self, name):
+        kernel = self.module.get_function(name)
+
+        def launch(grid, block, args):
+            launches.append(name)
+            kernel(grid, block, [_unwrap(value, name) for value in args])
+
+        return launch
+
+
+launches = []  # the kernels that ran and the products that were asked for, in order
+
+
+def gemm_strided_batched_ex(
+    handle, op_a, op_b, m, n, k, alpha, a, a_type, lda, stride_a, b, b_type, ldb, stride_b, beta, c, c_type, ldc, stride_c,
+    count, compute_type, algorithm,
+):  # fmt: skip
+    """cublasGemmStridedBatchedEx on host addresses: C = alpha op(A) op(B) + beta C, every matrix stored by
+    columns.
+    """
+    launches.append("gemm")
+    assert (a_type, b_type, c_type) == (0, 0, 0) and compute_type in (68, 75, 77)
+    alpha, beta = (ctypes.c_float.from_address(address).value for address in (alpha, beta))
+    for i in range(count):
+        A, B = (
+            _columns(a, i * stride_a, k if op_a else m, m if op_a else k, lda),
+            _columns(b, i * stride_b, *((n, k) if op_b else (k, n)), ldb),
+        )
+        C = _columns(c, i * stride_c, m, n, ldc)
+        result = alpha * (A.T if op_a else A) @ (B.T if op_b else B)
+        C[...] = result + beta * C if beta else result  # with beta = 0, C may hold anything before
+
+
+def _columns(address, offset, rows, columns, leading):
+    """The matrix (rows, columns) stored by columns, `leading` elements apart."""
+    assert leading >= max(1, rows), f"leading dimension {leading} of {rows} rows"
+    first = ctypes.cast(address + 4 * offset, ctypes.POINTER(ctypes.c_float))
+    memory = np.ctypeslib.as_array(first, (max((columns - 1) * leading + rows, 0),))
+    return np.lib.stride_tricks.as_strided(memory, (rows, columns), (4, 4 * leading))
+
+
+def gemm_ex(
+    handle,
+    op_a,
+    op_b,
+    m,
+    n,
+    k,
+    alpha,
+    a,
+    a_type,
+    lda,
+    b,
+    b_type,
+    ldb,
+    beta,
+    c,
+    c_type,
+    ldc,
+    compute_type,
+    algorithm,
+):
+    a, b, c = (a, a_type, lda, 0), (b, b_type, ldb, 0), (c, c_type, ldc, 0)
+    gemm_strided_batched_ex(handle, op_a, op_b, m, n, k, alpha, *a, *b, beta, *c, 1, compute_type, algorithm)
+
+
+def cublas():
+    """The stand-in for cupy_backends.cuda.libs.cublas."""
+    module = types.ModuleType("cupy_backends.cuda.libs.cublas")
+    module.gemmStridedBatchedEx, module.gemmEx = gemm_strided_batched_ex, gemm_ex
+    return module
+
+
+def module():
+    """The stand-in, to be put into sys.modules as "cupy"."""
+    cupy = types.ModuleType("cupy")
+    for name in NAMES:
+        function = getattr(np, name)
+        setattr(cupy, name, lambda *args, _f=function, _n=name, **kwargs: _call(_n, _f, args, kwargs))
+    cupy.add.at = lambda a, index, values: np.add.at(
+        a._host, _unwrap(index, "add.at"), _unwrap(values, "add.at")
+    )
+    cupy.ndarray, cupy.inf, cupy.float32, cupy.int32 = ndarray, np.inf, np.float32, np.int32
+    cupy.asnumpy = lambda array: array.get() if isinstance(array, ndarray) else np.asarray(array)
+    cupy.asarray = lambda a, dtype=None: ndarray(
+        np.array(a._host if isinstance(a, ndarray) else a, dtype=dtype)
+    )
+    device = types.SimpleNamespace(get_cublas_handle=lambda: 0)
+    runtime = types.SimpleNamespace(memGetInfo=lambda: (MEMORY, MEMORY), getDeviceCount=lambda: 1)
+    cupy.cuda = types.SimpleNamespace(
+        Device=lambda number: contextlib.nullcontext(), device=device, runtime=runtime
+    )
+    pool = types.SimpleNamespace(total_bytes=lambda: 0, get_limit=lambda: 0)
+    cupy.get_default_memory_pool = lambda: pool
+    cupy.RawModule = RawModule
+    return cupy
+
+
+@contextlib.contextmanager
+def installed():
+    """The stand-in as the module `cupy`."""
+    names = (
+        "cupy",
+        "cupy_backends",
+        "cupy_backends.cuda",
+        "cupy_backends.cuda.libs",
+        "cupy_backends.cuda.libs.cublas",
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        for name in names[1:-1]:
+            patch.setitem(sys.modules, name, types.ModuleType(name))
+        patch.setitem(sys.modules, names[-1], cublas())
+        sys.modules[names[-2]].cublas = sys.modules[names[-1]]
+        patch.setitem(sys.modules, "cupy", cupy := module())
+        yield cupy

@@ -1,0 +1,341 @@
+"""Training over MPI: ranks change the time, not the result; and a job ends as a whole."""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.stand_ins import emulate, strict_cupy
+from tests.support import ranks_job
+from tests.support.runs import ROOT, TINY, arguments, finish, metrics, result, train_here
+from tinygpt.config import UserError
+from tinygpt.parallel.ranks import ALONE, connect_gpus, own_part, show_one_gpu
+from tinygpt.run import checkpoint
+
+pytest.importorskip("mpi4py", reason="mpi4py is not installed: pip install -e '.[mpi]'")
+MPIEXEC = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+# There may be more ranks than cores: those that wait must leave the cores to the others.
+YIELDING = {"MPIR_CVAR_POLLS_BEFORE_YIELD": "1", "OMPI_MCA_mpi_yield_when_idle": "1"}
+
+
+def mpiexec(ranks, *python_arguments):
+    """A job of so many ranks, running."""
+    command = [MPIEXEC, "-n", str(ranks), sys.executable, *map(str, python_arguments)]
+    environment = os.environ | YIELDING | {"PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def train_there(ranks, **settings):
+    """Train on so many ranks; returns what was printed."""
+    code, out, err = finish(mpiexec(ranks, "-m", "mpi4py", "train.py", *arguments(**settings)))
+    assert code == 0 and not err, err
+    return out
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    """job(ranks, device): what tests/support/ranks_job.py found."""
+    folder, known = tmp_path_factory.mktemp("jobs"), {}
+
+    def found(ranks, device="cpu"):
+        if (ranks, device) not in known:
+            path = folder / f"{ranks}-{device}.npz"
+            code, _, err = finish(
+                mpiexec(ranks, "-m", "mpi4py", "-m", "tests.support.ranks_job", path, device)
+            )
+            assert code == 0, err
+            known[ranks, device] = np.load(path)
+        return known[ranks, device]
+
+    return found
+
+
+JOBS = [(2, "cpu", "float32"), (2, "cpu", "float64"), (4, "cpu", "float32"), (4, "cpu", "float64")]
+NEEDS_COMPILER = pytest.mark.skipif(
+    emulate.COMPILER is None, reason="no C++ compiler (g++) to run CUDA kernels on the CPU with"
+)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "device", "dtype"), [*JOBS, pytest.param(2, "cuda", "float32", marks=NEEDS_COMPILER)]
+)
+def test_ranks_compute_what_one_process_computes(job, ranks, device, dtype):
+    with strict_cupy.installed() if device == "cuda" else contextlib.nullcontext():
+        alone, found = ranks_job.train(ALONE, dtype, device), job(ranks, device)
+    tolerance = {"float32": 1e-5, "float64": 1e-11}[dtype]
+    for name in ("losses", "norms", "gradient"):
+        np.testing.assert_allclose(
+            found[f"{dtype} {name}"], alone[name], rtol=0, atol=tolerance, err_msg=name
+        )
+    assert alone["losses"][-2] < 0.5 < 2 < alone["losses"][0]  # it learned: agreeing is no matter of course
+    hashes = found[f"{dtype} hash"]
+    assert len(hashes) == ranks and len(set(hashes)) == 1
+
+
+def test_two_ranks_compute_the_bits_of_two_threads(job):
+    threads = ranks_job.train(ALONE, threads=2, micro_batch=ranks_job.ROWS // 2)
+    assert job(2)["float32 hash"][0] == threads["hash"]
+
+
+@NEEDS_COMPILER
+def test_one_sum_of_the_flat_gradient_per_step(job):
+    calls = [str(call) for call in job(2, "cuda")["float32 calls"]]
+    size = job(2, "cuda")["float32 gradient"].size
+    steps = calls[calls.index(f"all_reduce {size}") :]
+    assert steps == [f"all_reduce {size}", "all_reduce 1"] * ranks_job.STEPS + ["all_reduce 1"]
+
+
+@pytest.mark.parametrize(
+    ("mine", "everyones", "cores"),
+    [
+        ({0, 1}, [{0, 1}] * 2, 1),  # an engine that binds nothing
+        ({0, 1}, [{0, 1}] * 4, 1),
+        (set(range(12)), [set(range(12))] * 6, 2),
+        ({4, 5}, [{0, 1}, {4, 5}], 2),  # one that gives each rank cores of its own
+        ({0, 1, 2, 3}, [{0, 1, 2, 3}, {0}], 3),
+    ],
+)
+def test_a_machines_cores_are_divided_among_its_ranks(mine, everyones, cores):
+    assert own_part(mine, everyones) == cores
+
+
+def test_cores_of_two_ranks(job):
+    assert job(2)["cores"] == max(1, ALONE.cores() // 2)
+
+
+# --- train.py -------------------------------------------------------------------------------------
+
+# Two ranks of one thread compute the very bits of two threads in one process.
+RANKS, THREADS = dict(threads=1, micro_batch=2), dict(threads=2, micro_batch=2)
+
+
+@pytest.fixture
+def options(text_file):
+    return TINY | dict(grad_clip=0.5, warmup_steps=4, min_lr=1e-4, data=text_file)
+
+
+def test_a_run_on_two_ranks(options, tmp_path):
+    train_here(**options | THREADS, out=tmp_path / "threads")
+    printed = train_there(2, **options | RANKS, out=tmp_path / "ranks")
+    assert result(tmp_path / "ranks") == result(tmp_path / "threads")
+    assert (
+        printed.count("step 20: train loss") == 1
+        and "on cpu, 2 ranks, 1 threads, micro-batches of 2" in printed
+    )
+    left = {path.name for path in (tmp_path / "ranks").iterdir()}
+    assert left == {path.name for path in (tmp_path / "threads").iterdir()} | {"loss.png"}
+
+
+WATCHED = """
+import sys
+import train
+from tinygpt import cli
+from tinygpt.parallel import ranks
+
+def hook(event, arguments):
+    touches = event.startswith(("open", "os.")) and any(sys.argv[-1] in str(argument) for argument in arguments)
+    if touches and ranks.rank_by_engine():
+        raise RuntimeError(f"{event} {arguments}")
+
+sys.addaudithook(hook)
+cli.exit_with_code(lambda: train.main(sys.argv[1:]))
+"""
+
+
+def test_the_other_ranks_never_touch_the_folder(options, tmp_path):
+    flags = arguments(**options | RANKS, out=tmp_path / "run")
+    code, _, err = finish(mpiexec(2, "-m", "mpi4py", "-c", WATCHED, *flags))
+    assert code == 0, err
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+def test_resuming_on_another_number_of_ranks(before, after, options, tmp_path):
+    train_here(**options | THREADS, out=tmp_path / "whole")
+    files, numbers = result(tmp_path / "whole")
+    folder = tmp_path / "run"
+    for ranks, settings in ((before, dict(options, out=folder, stop_after=7)), (after, dict(resume=folder))):
+        if ranks == 2:
+            printed = train_there(2, **settings | RANKS)
+        else:
+            printed = train_here(**settings | THREADS)
+    assert "note: this rounds differently than before" in printed
+    parts, part_numbers = result(folder)
+    assert {name: parts[name] for name in files} == files
+    assert [n for n in part_numbers if n[:2] in {m[:2] for m in numbers}] == numbers
+
+
+def test_without_an_engine_mpi4py_is_not_imported(options, tmp_path):
+    code = "import sys, train; train.main(sys.argv[1:]); assert not [m for m in sys.modules if 'mpi' in m.split('.')[0]]"
+    flags = arguments(**options | dict(max_steps=2), out=tmp_path / "run")
+    subprocess.run([sys.executable, "-c", code, *flags], cwd=ROOT, check=True, capture_output=True)
+
+
+def long_job(options, folder, ranks=2):
+    """A job in the middle of a long training, and the process number of each rank."""
+    settings = options | RANKS | dict(max_steps=1_000_000, eval_interval=500_000)
+    process = mpiexec(ranks, "-m", "mpi4py", "train.py", *arguments(**settings, out=folder))
+    while not list(folder.glob("ckpt/latest")):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    return process, processes(str(folder))
+
+
+def processes(argument):
+    """The process numbers of the ranks that were started with this argument."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile, or is another user's
+            rank = re.search(rb"_RANK=(\d+)\0", (entry / "environ").read_bytes())
+            if rank and argument.encode() in (entry / "cmdline").read_bytes().split(b"\0"):
+                found[int(rank[1])] = int(entry.name)
+    return [found[rank] for rank in range(len(found))]
+
+
+def stopped(process, folder):
+    """Check that a job has saved, once, and said so, once; returns its exit code."""
+    code, out, err = finish(process)
+    step = checkpoint.load(folder).state["step"]
+    assert out.count(f"stopped after {step} steps; saved") == 1 and "Traceback" not in err
+    assert {path.name for path in folder.glob("ckpt/*")} >= {"latest", f"step_{step:06d}"} and not list(
+        folder.glob("ckpt/.*")
+    )
+    assert max(line["step"] for line in metrics(folder)) <= step
+    return code
+
+
+def test_ctrl_c_saves_once(options, tmp_path):
+    process, _ = long_job(options, tmp_path / "run")
+    process.send_signal(signal.SIGINT)
+    assert stopped(process, tmp_path / "run") == 130
+    step = checkpoint.load(tmp_path / "run").state["step"]
+    assert f"\nstep {step + 2}: train loss" in train_there(2, resume=tmp_path / "run", stop_after=step + 2)
+
+
+def test_a_signal_to_one_rank_stops_all(options, tmp_path):
+    process, ranks = long_job(options, tmp_path / "run")
+    os.kill(ranks[1], signal.SIGTERM)
+    assert stopped(process, tmp_path / "run") == 143
+
+
+def test_a_killed_rank_ends_the_job(options, tmp_path):
+    process, ranks = long_job(options | dict(batch_size=8), tmp_path / "run", ranks=4)
+    began = time.monotonic()
+    os.kill(ranks[2], signal.SIGKILL)
+    code, _, err = finish(process)
+    assert code != 0 and time.monotonic() - began < 10
+    assert f"error: rank 2 (process {ranks[2]} on " in err and err.count("error: ") == 1
+    assert len(ranks) == 4 and not processes(str(tmp_path / "run"))
+    train_here(resume=tmp_path / "run", stop_after=2)  # its lock went with it, its last checkpoint is whole
+
+
+FAILING = """
+import sys
+import train
+from tinygpt import cli
+from tinygpt.parallel.workers import Workers
+from tinygpt.config import UserError
+
+def failing(self, *args, right=Workers.loss_and_gradients):
+    if self.ranks.rank in {ranks}:
+        raise {error}
+    return right(self, *args)
+
+Workers.loss_and_gradients = failing
+cli.exit_with_code(lambda: train.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("ranks", "error", "code", "messages"),
+    [
+        (
+            [1],
+            "ZeroDivisionError('oh')",
+            1,
+            ["error: rank 1 failed, which ends the job:", "ZeroDivisionError: oh"],
+        ),
+        ([1], "UserError('no more room')", 2, ["error: rank 1: no more room"]),
+        ([1], "MemoryError()", 2, ["error: rank 1: out of memory"]),
+        ([0, 1, 2], "UserError('no more room')", 2, ["error: no more room"]),
+    ],
+)
+def test_a_rank_that_fails_ends_the_job_and_says_which(ranks, error, code, messages, options, tmp_path):
+    program = FAILING.format(ranks=ranks, error=error)
+    began = time.monotonic()
+    found, _, err = finish(
+        mpiexec(
+            3, "-m", "mpi4py", "-c", program, *arguments(**options | dict(batch_size=6), out=tmp_path / "run")
+        )
+    )
+    assert found == code and time.monotonic() - began < 10
+    assert all(message in err for message in messages) and err.count("error: ") == 1, err
+
+
+FAULTS = {
+    "no -m mpi4py": (["train.py"], "under mpiexec, start Python with -m mpi4py"),
+    "batch": (["-m", "mpi4py", "train.py", "--batch-size", "10"], "batch_size 10 cannot be shared equally by 3 ranks"),
+    "small batch": (["-m", "mpi4py", "train.py", "--batch-size", "2"], "by 3 ranks; try --batch-size 3"),
+    "no data": (["-m", "mpi4py", "train.py", "--data", "none.txt"], "cannot read none.txt"),
+    "flag": (["-m", "mpi4py", "train.py", "--batch-sise", "4"], "unknown flag --batch-sise"),
+    "devices": (
+        ["-m", "mpi4py", "-c", "from tinygpt import cli; from tinygpt.parallel import ranks; r = ranks.start_ranks(); "
+         "cli.exit_with_code(lambda: r.join('cpu' if r.rank == 2 else 'cuda'))"],
+        "rank 2 would use cpu but rank 0 cuda",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_are_told_once(fault, text_file, tmp_path):
+    flags, message = FAULTS[fault]
+    if "train.py" in flags and "--data" not in flags:
+        flags = [*flags, "--data", text_file, "--preset", "smoke", "--out", tmp_path / "run"]
+    code, _, err = finish(mpiexec(3, *flags))
+    assert code == 2 and message in err and err.count("error: ") == 1 and "Traceback" not in err, err
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_rank_needs_nothing(options, tmp_path):
+    code, out, err = finish(
+        mpiexec(1, "train.py", *arguments(**options | dict(max_steps=2), out=tmp_path / "run"))
+    )
+    assert code == 0 and "step 2: train loss" in out and "ranks" not in out and not err
+
+
+def test_no_room_for_the_watching_process(options, tmp_path, monkeypatch):
+    (tmp_path / ("long" * 30)).mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / ("long" * 30)))  # too long for the path of a socket
+    assert "step 2: train loss" in train_there(2, **options | RANKS | dict(max_steps=2), out=tmp_path / "run")
+
+
+def test_an_engine_of_another_mpi_is_noticed():
+    """Each process would train alone, and into the same folder."""
+    environment = os.environ | {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "4"}
+    command = [sys.executable, "-m", "mpi4py", "train.py"]
+    found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert found.returncode == 2 and "the engine started 4 processes, but mpi4py connects 1" in found.stderr
+
+
+@pytest.mark.parametrize(("visible", "place", "own"), [(None, 2, "2"), ("4,5,6,7", 2, "6"), ("3", 1, "3")])
+def test_each_rank_of_a_machine_sees_a_gpu_of_its_own(visible, place, own, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    show_one_gpu(place)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == own
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # so that it is undone even if it was not set before
+
+
+def test_gpus_that_cannot_be_connected():
+    with pytest.raises(UserError, match="NCCL cannot connect 2 GPUs .*--device cpu"):
+        connect_gpus(2, 0)

@@ -1,0 +1,168 @@
+"""Where text comes from, how it is split, and how batches are drawn."""
+
+import hashlib
+import math
+import os
+import sysconfig
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+
+from autograd.backend import array_module, move
+from tinygpt.config import UserError
+from tinygpt.parallel.ranks import ALONE
+
+SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+STANDARD_LIBRARY_BYTES = 2_000_000  # enough to learn Python's look, and little enough to encode at once
+
+
+def load_text(source):
+    """(name, text) of a corpus by name ("shakespeare", "python") or of a UTF-8 file by path.
+
+    A byte order mark is dropped and CRLF line ends become LF. UserError says what is wrong with the source.
+    """
+    if source == "shakespeare":
+        return "shakespeare", _decode(_shakespeare(), "shakespeare")
+    if source == "python":
+        return "python", _standard_library()
+    path = Path(source)
+    try:
+        return path.stem, _decode(path.read_bytes(), source)
+    except OSError as error:
+        raise UserError(
+            f"cannot read {source}: {error.strerror}; give a text file, or one of the names shakespeare, "
+            "python"
+        ) from None
+
+
+def default_text(say=print):
+    """The corpus when none was asked for: shakespeare, or, if it cannot be had, the standard library's
+    source.
+    """
+    try:
+        return load_text("shakespeare")
+    except UserError as error:
+        say(f"{error}. Going on with the source of Python's standard library (--data python).")
+        return load_text("python")
+
+
+def decode(raw, source):
+    """The text of UTF-8 bytes, without a byte order mark and with LF for CRLF.
+
+    UserError names the first wrong byte.
+    """
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{source} is not UTF-8 text: byte {error.start} is {raw[error.start]:#04x}; convert it first"
+        ) from None
+    return text.replace("\r\n", "\n")
+
+
+def _decode(raw, source):
+    if not raw.removeprefix(b"\xef\xbb\xbf"):
+        raise UserError(f"{source} is empty; give a file with text")
+    return decode(raw, source)
+
+
+def _shakespeare():
+    """The bytes of Tiny Shakespeare, downloaded once into $TINYGPT_DATA or data/ and checked."""
+    path = Path(os.environ.get("TINYGPT_DATA", "data")) / "tinyshakespeare.txt"
+    if path.exists():
+        raw = path.read_bytes()
+        if hashlib.sha256(raw).hexdigest() != SHAKESPEARE_SHA256:
+            path.unlink()
+            raise UserError(
+                f"{path} was damaged (its checksum differs) and has been deleted; run again to download it"
+            )
+        return raw
+    try:
+        with urllib.request.urlopen(SHAKESPEARE_URL, timeout=10) as response:
+            raw = response.read()
+    except (urllib.error.URLError, OSError) as error:
+        raise UserError(f"cannot download {SHAKESPEARE_URL} ({getattr(error, 'reason', error)})") from None
+    if hashlib.sha256(raw).hexdigest() != SHAKESPEARE_SHA256:
+        raise UserError(
+            f"the download from {SHAKESPEARE_URL} has another checksum than Tiny Shakespeare; nothing was "
+            "kept"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_bytes(raw)
+    part.replace(path)
+    return raw
+
+
+def _standard_library():
+    """The modules of this Python's standard library that are plain ASCII, up to STANDARD_LIBRARY_BYTES."""
+    parts, size = [], 0
+    for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
+        raw = path.read_bytes()
+        if raw.isascii() and size < STANDARD_LIBRARY_BYTES:
+            parts.append(raw.decode().replace("\r\n", "\n"))
+            size += len(raw)
+    if not parts:
+        raise UserError("this Python has no source of its standard library; give a text file with --data")
+    return "".join(parts)
+
+
+def split(text):
+    """The first 90 % of a text's characters, to train on, and the rest, to validate."""
+    cut = int(0.9 * len(text))
+    return text[:cut], text[cut:]
+
+
+class Dataset:
+    """The two parts of a text as token ids.
+
+    Each is encoded by itself, so all tokenizers are judged on the same text.
+    """
+
+    def __init__(self, text, tokenizer, block_size, ranks=ALONE):
+        self.ranks = ranks
+        self.sha256 = hashlib.sha256(text.encode()).hexdigest()
+        self.block_size = block_size
+        train, val = split(text)
+        dtype = np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
+        self.train, self.val = (
+            tokenizer.encode(train).astype(dtype),
+            tokenizer.encode(val, offset=len(train)).astype(dtype),
+        )
+        self.bytes = {"train": len(train.encode()), "val": len(val.encode())}
+        longest = min(len(self.train), len(self.val)) - 1
+        if longest < block_size:
+            raise UserError(
+                f"the text has {len(self.train) + len(self.val)} tokens, {len(self.train)} to train and "
+                f"{len(self.val)} to validate: too short for a context of {block_size}; the longest possible "
+                f"is {max(longest, 0)} (--block-size)"
+            )
+
+    def bits_per_byte(self, split, loss):
+        """A mean loss in nats per token, per byte of the split's UTF-8: what tokenizers and languages can be
+        compared by.
+        """
+        return loss * len(getattr(self, split)) / (math.log(2) * self.bytes[split])
+
+    def to(self, device):
+        """Keep the ids on a device, where batches are then drawn; returns the dataset."""
+        self.train, self.val = move(self.train, device), move(self.val, device)
+        return self
+
+    def batch(self, split, rows, stream):
+        """This rank's part of a batch of so many rows: inputs and targets (rows / ranks, block_size), int64.
+
+        They are windows at random places, targets one token ahead. Row i of the batch depends on the stream
+        and on i alone, so all ranks together draw what a single one would.
+        """
+        ids = getattr(self, split)
+        xp = array_module(ids)
+        rows = self.ranks.share(rows)
+        stream = stream.at(row=stream.row + self.ranks.rank * rows)
+        starts = xp.asarray(stream.integers(rows, len(ids) - self.block_size))
+        # (rows, block_size + 1)
+        windows = ids[starts[:, None] + xp.arange(self.block_size + 1)].astype(np.int64)
+        return windows[:, :-1], windows[:, 1:]
