@@ -1,7 +1,9 @@
 """Finding the operation that makes the first NaN or infinity."""
 
-from autograd import tensor as tape
-from autograd.backend import array_module
+from collections.abc import Callable
+
+from autograd import tape
+from autograd.backend import Array, array_module
 
 
 class AnomalyError(ArithmeticError):
@@ -9,14 +11,14 @@ class AnomalyError(ArithmeticError):
 
 
 class detect_anomaly:
-    """`with detect_anomaly(): ...` raises AnomalyError at the first result or gradient that is not finite,
-    naming its operation.
+    """`with detect_anomaly(): ...` raises AnomalyError at the first result or gradient that is not finite.
 
-    It looks at every array, which takes time, and on a GPU waits for each. where() is called as operations
-    are recorded; what it returns (the module at work, say) stands before the operation's name.
+    The error names the operation. It looks at every array, which takes time, and on a GPU waits for each.
+    where() is called as operations are recorded; what it returns (the module at work, say) stands before the
+    operation's name.
     """
 
-    def __init__(self, where=lambda: ""):
+    def __init__(self, where: Callable[[], str] = lambda: ""):
         self.where = where
         self.places = {}  # of recorded nodes, for their gradients
 
@@ -43,7 +45,7 @@ class detect_anomaly:
             )
 
 
-def all_finite(array):
+def all_finite(array: Array) -> bool:
     return bool(array_module(array).isfinite(array).all())
 
 

@@ -7,38 +7,41 @@ import ctypes
 import functools
 import re
 import sys
+from typing import Any
 
 import numpy as np
 
+Array = np.ndarray  # in annotations: NumPy's or CuPy's, which behave alike
 
-def array_module(array):
+
+def array_module(array: Any) -> Any:
     """`numpy` or `cupy`, whichever owns `array`. Everything that is not a CuPy array belongs to NumPy."""
-    # not asked itself: the first get_array_module imports more, which fails between threads
+    # cupy.get_array_module is not used: its first call imports more modules, which fails between threads.
     cupy = sys.modules.get("cupy")
     return cupy if cupy and isinstance(array, cupy.ndarray) else np
 
 
-def device_of(array):
+def device_of(array: Array) -> str:
     """`"cpu"`, or `"cuda:N"` for a CuPy array on GPU N."""
     return "cpu" if array_module(array) is np else f"cuda:{array.device.id}"
 
 
-def is_array(value):
+def is_array(value: Any) -> bool:
     """True for a NumPy or CuPy array (not for scalars and lists)."""
     return isinstance(value, np.ndarray) or array_module(value) is not np
 
 
-def has_kernels(array):
+def has_kernels(array: Any) -> bool:
     """True for what the kernels of autograd/cuda can work on: float32 on a GPU, and not empty."""
     return not isinstance(array, np.ndarray) and array.dtype == np.float32 and array.size > 0
 
 
-def to_numpy(array):
-    """The values as a NumPy array. Copies from the GPU (and waits for it); on the CPU it is the same memory."""
+def to_numpy(array: Array) -> np.ndarray:
+    """The values as a NumPy array: copied from a GPU, which is waited for; the same memory on the CPU."""
     return array if isinstance(array, np.ndarray) else array_module(array).asnumpy(array)
 
 
-def device_module(device):
+def device_module(device: str) -> Any:
     """The array library for "cpu", "cuda" or "cuda:N".
 
     Raises ValueError or RuntimeError saying what is missing.
@@ -56,7 +59,7 @@ def device_module(device):
     return cupy
 
 
-def move(array, device):
+def move(array: Array, device: str) -> Array:
     """The array on another device; itself if it is there already."""
     if device == "cpu":
         return to_numpy(array)
@@ -74,7 +77,7 @@ def _gpu_number(device):
     return int(device.partition(":")[2] or 0)
 
 
-def choose_device(wanted="auto"):
+def choose_device(wanted: str = "auto") -> tuple[str, str]:
     """(device, reason) for "auto", "cpu", "cuda" or "cuda:N".
 
     "auto" takes a GPU that works and otherwise the CPU. Asking for a GPU that cannot be used raises
@@ -94,7 +97,7 @@ def choose_device(wanted="auto"):
 
 
 def _probe(device):
-    """Use every lazily loaded library once: CuPy can be imported where none of them is to be had.
+    """Use every lazily loaded library once: CuPy can be imported where none of them is installed.
 
     Raises RuntimeError with what to do about the first that fails.
     """
@@ -116,16 +119,17 @@ def _probe(device):
 def _remedy(error, driver, cuda):
     """One line on what CuPy's error means here.
 
-    driver: the CUDA that it can do, 0 without one; cuda: CuPy's own.
+    driver: the version of CUDA that the driver can do, 0 without one; cuda: the version of CuPy.
     """
     text = str(error) if type(error) is RuntimeError else f"{type(error).__name__}: {error}"
     missing = f"not found; pip install 'cupy-cuda{cuda}x[ctk]' brings it"
-    old = f"the NVIDIA driver can do CUDA {driver}, CuPy is made for {cuda}; update the driver, or take the extra cuda{driver}"
+    no_driver = "there is no NVIDIA driver; nvidia-smi should list the GPU"
+    old_driver = (
+        f"the NVIDIA driver can do CUDA {driver}, CuPy is made for {cuda}; update the driver, or take the "
+        f"extra cuda{driver}"
+    )
     for sign, meaning in (
-        (
-            "InsufficientDriver",
-            old if driver else "there is no NVIDIA driver; nvidia-smi should list the GPU",
-        ),
+        ("InsufficientDriver", old_driver if driver else no_driver),
         ("NoDevice", "the NVIDIA driver sees no GPU; look at nvidia-smi and CUDA_VISIBLE_DEVICES"),
         ("CUDA headers", f"CUDA's headers: {missing}"),
         ("nvrtc", f"CUDA's compiler NVRTC: {missing}"),
@@ -137,7 +141,7 @@ def _remedy(error, driver, cuda):
     return text.partition("\n")[0]
 
 
-def gpu_memory():
+def gpu_memory() -> int:
     """Bytes of the current GPU's memory that this program has taken or can still take."""
     cupy = sys.modules["cupy"]
     pool = cupy.get_default_memory_pool()
@@ -149,12 +153,11 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # from malloc.h
 
 
 @functools.cache
-def keep_freed_memory():
+def keep_freed_memory() -> None:
     """Tell glibc to reuse freed memory instead of returning it to the system at once.
 
     Otherwise every array above a few hundred kB is mapped anew and zeroed page by page: measured at the
-    laptop configuration, 913,000 page faults instead of 19,000 in 100 steps, which then take 37 ms instead of
-    29.
+    laptop configuration, 913,000 page faults instead of 19,000 in 100 steps, and 37 ms a step instead of 29.
     """
     try:
         libc = ctypes.CDLL("libc.so.6")
@@ -165,4 +168,4 @@ def keep_freed_memory():
         ):
             libc.mallopt(option, value)
     except (OSError, AttributeError):
-        pass  # another C library; it has its own ways
+        pass  # another C library, with other settings

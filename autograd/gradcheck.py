@@ -2,10 +2,13 @@
 provable.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from autograd.random import Stream
-from autograd.tensor import Tensor, no_grad
+from autograd.tape import no_grad
+from autograd.tensor import Tensor
 
 STEP = 1e-4  # with the five-point formula its error is about 1e-16 (formula) plus 1e-12 (rounding in float64)
 
@@ -18,18 +21,27 @@ class KinkError(GradcheckError):
     """The function has a corner at this point, so there is no derivative to compare with."""
 
 
-def gradcheck(function, *inputs, mode="elementwise", rtol=1e-6, atol=1e-8, step=STEP, seed=0):
-    """Check d function / d inputs; returns True or raises GradcheckError with the worst entry and both its
-    numbers.
+def gradcheck(
+    function: Callable[..., Tensor],
+    *inputs: Tensor,
+    mode: str = "elementwise",
+    rtol: float = 1e-6,
+    atol: float = 1e-8,
+    step: float = STEP,
+    seed: int = 0,
+) -> bool:
+    """Check d function / d inputs against finite differences. Returns True or raises GradcheckError.
 
     function: Tensors -> Tensor of any shape; it must give the same result each time. inputs: float64 Tensors
-    with requires_grad=True, whose values are moved and put back. The result is multiplied by a random
-    upstream gradient, because a plain sum hides errors: the gradient of softmax(x).sum() is 0 whatever the
-    pullback does.
+    with requires_grad=True; their values are changed during the check and restored. The result is multiplied
+    by a random upstream gradient, because a plain sum hides errors: the gradient of softmax(x).sum() is 0
+    whatever the pullback does.
 
-    mode "elementwise" tries every element of every input; "projected" only one random direction through all
-    inputs, which costs four evaluations however large the function is.
-    Raises TypeError for float32, and KinkError where the function has a corner within two steps.
+    mode "elementwise" tries every element of every input. "projected" tries one random direction through all
+    inputs at once, which takes four evaluations however large the function is.
+
+    The error names the worst entry and both its numbers. Raises TypeError for float32, and KinkError where
+    the function has a corner within two steps.
     """
     _check_inputs(inputs)
     originals = [x.data.copy() for x in inputs]
@@ -76,7 +88,7 @@ def _random_like(array, seed, site):
     return np.where(draw < 0.5, 0.5 + 2 * draw, -2 * draw + 0.5)
 
 
-def slope(value_at, step=STEP):
+def slope(value_at: Callable[[float], float], step: float = STEP) -> float:
     """The derivative at 0 of a function of one number, by the five-point formula.
 
     Raises KinkError at a corner: where a function is smooth, its second difference grows fourfold when the
@@ -129,7 +141,8 @@ def _compare_elements(value, inputs, grads, step, rtol, atol):
             excess = abs(analytic - numeric) / (atol + rtol * abs(numeric))
             if not excess <= 1 and not excess <= worst:
                 worst = excess
-                message = f"input {i}, element {list(index)}: the tape says {analytic:.12g}, the difference {numeric:.12g}"
+                where = f"input {i}, element {list(index)}"
+                message = f"{where}: the tape says {analytic:.12g}, the difference {numeric:.12g}"
     if message:
         raise GradcheckError(f"wrong gradient, worst at {message} ({worst:.3g} times the tolerance)")
 

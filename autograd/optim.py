@@ -1,15 +1,22 @@
 """AdamW on flat buffers, gradient clipping and learning-rate schedules."""
 
 import math
+from collections.abc import Callable, Iterable
 
-from autograd.backend import array_module, has_kernels
+from autograd.backend import Array, array_module, has_kernels
+from autograd.dispatch import dispatched
+from autograd.tensor import Tensor
+
+# Elements that are updated at a time on a CPU: four float32 arrays and two temporaries of this length fit a
+# cache of 1 MB.
+CHUNK = 32_768
 
 
-def flatten(tensors, attribute="data"):
-    """Move the arrays of these Tensors (their `data`, or zeros for their `grad`) into one contiguous array,
-    which is returned.
+def flatten(tensors: list[Tensor], attribute: str = "data") -> Array:
+    """Move the arrays of these Tensors (their `data`, or zeros for their `grad`) into one contiguous array.
 
-    Each Tensor keeps a view of its part, so one operation on the flat array updates them all.
+    Returns that array. Each Tensor keeps a view of its part, so one operation on the flat array updates them
+    all.
     """
     first = tensors[0].data
     flat = array_module(first).zeros(sum(tensor.size for tensor in tensors), first.dtype)
@@ -26,17 +33,20 @@ def flatten(tensors, attribute="data"):
 class AdamW:
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019), as in PyTorch, defaults included.
 
-        p *= 1 - lr * weight_decay
-        m = beta1 * m + (1 - beta1) * grad;  v = beta2 * v + (1 - beta2) * grad²
-        p -= lr * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
-
     parameters: Tensors, or groups: dicts with "params" and settings of their own ("lr", "betas", "eps",
     "weight_decay"). Each group's values, gradients and moments become flat arrays: group["data"], ["grad"],
     ["m"], ["v"]. `lr` of a group may be changed between steps. The groups' gradients lie one after another in
-    `gradient`.
+    `gradient`. The formula stands at `adamw` below.
     """
 
-    def __init__(self, parameters, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2):
+    def __init__(
+        self,
+        parameters: Iterable[Tensor] | Iterable[dict],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+    ):
         parameters = list(parameters)
         groups = parameters if parameters and isinstance(parameters[0], dict) else [{"params": parameters}]
         settings = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
@@ -53,55 +63,39 @@ class AdamW:
             group |= {"data": data, "grad": grad, "m": grad.copy(), "v": grad.copy()}
             start += data.size
 
-    def parameters(self):
+    def parameters(self) -> list[Tensor]:
         """All parameters, group after group: the order of `gradient`."""
         return [parameter for group in self.groups for parameter in group["params"]]
 
-    def zero_grad(self):
+    def zero_grad(self) -> None:
         """Set all gradients to 0."""
         self.gradient.fill(0)
 
-    def step(self, run=None):
+    def step(self, run: Callable | None = None) -> None:
         """Update the parameters from their gradients.
 
-        The update goes chunk by chunk, so that a chunk's arrays stay in the cache through all its operations.
-        `run` (function, list) may spread the chunks over threads; they are independent of each other. On a
-        GPU, one kernel updates a group.
+        On a CPU the update goes chunk by chunk, so that a chunk's arrays stay in the cache through all its
+        operations. `run(function, list)` may spread the chunks over threads; they are independent of each
+        other. On a GPU one kernel updates a group.
         """
         self.steps += 1
-        if has_kernels(self.groups[0]["data"]):
-            from autograd.cuda.optim import adamw
+        (run or _in_order)(self._update, [part for group in self.groups for part in _parts(group)])
 
-            for group in self.groups:
-                arrays = (group[name] for name in ("data", "grad", "m", "v"))
-                adamw(*arrays, group["lr"], group["betas"], group["eps"], group["weight_decay"], self.steps)
-            return
-        starts = [(group, start) for group in self.groups for start in range(0, group["data"].size, CHUNK)]
-        (run or _in_order)(
-            self._update_chunk, [(group, slice(start, start + CHUNK)) for group, start in starts]
-        )
-
-    def clip_grad_norm(self, max_norm):
+    def clip_grad_norm(self, max_norm: float) -> Array:
         """As clip_grad_norm below, for all parameters, in as many operations as there are groups."""
         return _clip([group["grad"] for group in self.groups], max_norm)
 
-    def _update_chunk(self, chunk):
-        group, part = chunk
-        p, g, m, v = (group[name][part] for name in ("data", "grad", "m", "v"))
-        (beta1, beta2), lr = group["betas"], group["lr"]
-        m *= beta1
-        m += (1 - beta1) * g
-        v *= beta2
-        v += (1 - beta2) * (g * g)
-        denominator = array_module(v).sqrt(v)
-        denominator *= 1 / math.sqrt(1 - beta2**self.steps)
-        denominator += group["eps"]
-        if group["weight_decay"]:
-            p *= 1 - lr * group["weight_decay"]
-        p -= (lr / (1 - beta1**self.steps)) * m / denominator
+    def _update(self, group_and_part):
+        group, part = group_and_part
+        arrays = (group[name][part] for name in ("data", "grad", "m", "v"))
+        adamw(*arrays, group["lr"], group["betas"], group["eps"], group["weight_decay"], self.steps)
 
 
-CHUNK = 32_768  # elements: four float32 arrays and two temporaries of this length fit a 1 MB cache
+def _parts(group):
+    """(group, slice) for each part of a group that is updated at a time."""
+    size = group["data"].size
+    length = size if has_kernels(group["data"]) else CHUNK
+    return [(group, slice(start, start + length)) for start in range(0, size, length)]
 
 
 def _in_order(function, items):
@@ -109,42 +103,57 @@ def _in_order(function, items):
         function(item)
 
 
-def clip_grad_norm(parameters, max_norm):
-    """Scale all gradients down together if their joint Euclidean norm exceeds max_norm; return the norm
-    before.
+@dispatched
+def adamw(p, g, m, v, lr, betas, eps, weight_decay, step):
+    """Update flat parameters p and their moments m and v in place, from the gradient g. step counts from 1.
 
-    The norm is a 0-d array and the comparison happens on its device: a GPU need not be waited for.
+    p *= 1 - lr * weight_decay
+    m = beta1 * m + (1 - beta1) * g;  v = beta2 * v + (1 - beta2) * g²
+    p -= lr * (m / (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + eps)
+    """
+    beta1, beta2 = betas
+    m *= beta1
+    m += (1 - beta1) * g
+    v *= beta2
+    v += (1 - beta2) * (g * g)
+    denominator = array_module(v).sqrt(v)
+    denominator *= 1 / math.sqrt(1 - beta2**step)
+    denominator += eps
+    if weight_decay:
+        p *= 1 - lr * weight_decay
+    p -= (lr / (1 - beta1**step)) * m / denominator
+
+
+def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> Array:
+    """Scale all gradients down if their joint Euclidean norm exceeds max_norm. Returns the norm before.
+
+    The norm is a 0-d array and the comparison happens on its device, so the program need not wait for a GPU.
     """
     return _clip([parameter.grad for parameter in parameters if parameter.grad is not None], max_norm)
 
 
 def _clip(grads, max_norm):
-    norm = _norm(grads)
-    factor = array_module(norm).minimum(max_norm / (norm + 1e-6), 1.0)
+    total = norm(*grads)
+    factor = array_module(total).minimum(max_norm / (total + 1e-6), 1.0)
     for g in grads:
         g *= factor
-    return norm
+    return total
 
 
-def _norm(arrays):
+@dispatched
+def norm(*arrays):
     """The joint Euclidean norm, a 0-d array."""
-    if has_kernels(arrays[0]):
-        from autograd.cuda.optim import norm
-
-        return norm(arrays)
     xp = array_module(arrays[0])
     return xp.sqrt(sum(xp.vdot(x.ravel(), x.ravel()) for x in arrays))
 
 
-def constant(lr):
+def constant(lr: float) -> Callable[[int], float]:
     """A schedule, step -> learning rate, that does not change."""
     return lambda step: lr
 
 
-def warmup_cosine(lr, warmup_steps, max_steps, min_lr):
-    """A schedule: a linear rise over warmup_steps, then half a cosine wave from lr down to min_lr at
-    max_steps.
-    """
+def warmup_cosine(lr: float, warmup_steps: int, max_steps: int, min_lr: float) -> Callable[[int], float]:
+    """A schedule: a linear rise over warmup_steps, then half a cosine wave from lr to min_lr at max_steps."""
 
     def schedule(step):
         if step < warmup_steps:

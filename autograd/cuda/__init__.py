@@ -1,7 +1,11 @@
-"""What makes a GPU fast: kernels in CUDA C behind the operations of autograd/ops, and matrix products through
-cuBLAS.
+"""What makes a GPU fast: kernels in CUDA C behind the operations, and matrix products through cuBLAS.
 
-`ops` has, under the name of an operation, its form on float32 CuPy arrays: the same arguments, value and
-pullbacks as that in autograd/ops, where the derivation stands. `@op` chooses. CuPy is only touched once there
-is an array on a GPU.
+`ops` and `optim` register, for operations of autograd/ops and for the optimizer, a form for float32 CuPy
+arrays, with the same arguments, value and pullbacks; the derivations stand at the forms for the CPU. CuPy is
+touched only once there is an array on a GPU.
 """
+
+from autograd.cuda import ops, optim
+from autograd.cuda.products import PRECISIONS, set_precision
+
+__all__ = ["PRECISIONS", "ops", "optim", "set_precision"]

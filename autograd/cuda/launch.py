@@ -25,12 +25,13 @@ def source():
 def signatures():
     """{kernel: [(type, name), ...]}, for example ("float*", "x"), read from the source."""
     kernels = re.findall(r'extern "C" __global__ void (\w+)\((.*?)\)', source(), re.DOTALL)
-    parameters = {
-        name: [part.replace("const ", "").split() for part in text.split(",")] for name, text in kernels
-    }
-    return {
-        name: [(" ".join(words[:-1]), words[-1]) for words in parts] for name, parts in parameters.items()
-    }
+    return {name: [_parameter(text) for text in parameters.split(",")] for name, parameters in kernels}
+
+
+def _parameter(text):
+    """("float*", "x") from "const float* x"."""
+    *kind, name = text.replace("const ", "").split()
+    return " ".join(kind), name
 
 
 @functools.cache
@@ -43,19 +44,19 @@ def _kernel(xp, name):
     return _module(xp).get_function(name)
 
 
-def launch(xp, name, blocks, threads, *arguments):
-    """Queue a kernel on `blocks` (a number or a tuple) blocks of `threads` threads.
+def launch(xp, kernel, blocks, threads, /, **arguments):
+    """Queue a kernel on `blocks` blocks of `threads` threads, each a number or a tuple.
 
-    Numbers become the types it declares.
+    arguments: the kernel's parameters by name. Numbers become the types that it declares. Raises TypeError if
+    an argument is missing, unknown, or an array of another type or layout.
     """
-    parameters = signatures()[name]
-    if len(arguments) != len(parameters):
-        raise TypeError(f"{name} takes {len(parameters)} arguments, not {len(arguments)}")
-    checked = tuple(
-        _checked(name, *parameter, value) for parameter, value in zip(parameters, arguments, strict=True)
-    )
+    parameters = signatures()[kernel]
+    names = [name for _, name in parameters]
+    if arguments.keys() != set(names):
+        raise TypeError(f"{kernel} takes the arguments {', '.join(names)}, not {', '.join(arguments)}")
+    checked = tuple(_checked(kernel, kind, name, arguments[name]) for kind, name in parameters)
     grid, block = (size if isinstance(size, tuple) else (size,) for size in (blocks, threads))
-    _kernel(xp, name)(grid, block, checked)
+    _kernel(xp, kernel)(grid, block, checked)
 
 
 def _checked(kernel, kind, name, value):

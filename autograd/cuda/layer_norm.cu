@@ -1,7 +1,8 @@
 // Layer norm: a warp per row of x (N, C). The derivation is in autograd/ops/nn.py.
 
-extern "C" __global__ void layer_norm_forward(const float* x, const float* weight, const float* bias, float* out, float* mean,
-                                              float* rstd, long long N, long long C, long long has_bias, float eps) {
+extern "C" __global__ void layer_norm_forward(const float* x, const float* weight, const float* bias,
+                                              float* out, float* mean, float* rstd, long long N, long long C,
+                                              long long has_bias, float eps) {
     long long row = global_warp();
     int lane = threadIdx.x % 32;
     if (row >= N) return;
@@ -12,15 +13,17 @@ extern "C" __global__ void layer_norm_forward(const float* x, const float* weigh
     float m = warp_sum(total) / C;
     for (long long j = lane; j < C; j += 32) squares += (x[j] - m) * (x[j] - m);
     float r = 1.0f / sqrtf(warp_sum(squares) / C + eps);
-    for (long long j = lane; j < C; j += 32) out[j] = (x[j] - m) * r * weight[j] + (has_bias ? bias[j] : 0.0f);
+    for (long long j = lane; j < C; j += 32)
+        out[j] = (x[j] - m) * r * weight[j] + (has_bias ? bias[j] : 0.0f);
     if (lane == 0) {
         mean[row] = m;
         rstd[row] = r;
     }
 }
 
-extern "C" __global__ void layer_norm_backward(const float* dout, const float* x, const float* weight, const float* mean,
-                                               const float* rstd, float* dx, long long N, long long C) {
+extern "C" __global__ void layer_norm_backward(const float* dout, const float* x, const float* weight,
+                                               const float* mean, const float* rstd, float* dx, long long N,
+                                               long long C) {
     long long row = global_warp();
     int lane = threadIdx.x % 32;
     if (row >= N) return;
@@ -39,9 +42,11 @@ extern "C" __global__ void layer_norm_backward(const float* dout, const float* x
         dx[j] = r * (dout[j] * weight[j] - constant_share - (x[j] - m) * r * xhat_share);
 }
 
-// partial (2, S, C): dweight and dbias summed over S interleaved sets of rows, S = gridDim.y. Blocks of 32 columns by 8 rows.
-extern "C" __global__ void layer_norm_weight_gradients(const float* dout, const float* x, const float* mean, const float* rstd,
-                                                       float* partial, long long N, long long C) {
+// partial (2, S, C): dweight and dbias summed over S interleaved sets of rows, S = gridDim.y. Blocks of 32
+// columns by 8 rows.
+extern "C" __global__ void layer_norm_weight_gradients(const float* dout, const float* x, const float* mean,
+                                                       const float* rstd, float* partial, long long N,
+                                                       long long C) {
     __shared__ float parts[2][8][32];
     long long column = blockIdx.x * 32 + threadIdx.x;
     float dweight = 0.0f, dbias = 0.0f;

@@ -1,7 +1,8 @@
 // Cross entropy and embedding.
 
 // share[0] = 1 / the number of targets that are not `ignored`. One block.
-extern "C" __global__ void share_of_counted(const long long* targets, float* share, long long N, long long ignored) {
+extern "C" __global__ void share_of_counted(const long long* targets, float* share, long long N,
+                                            long long ignored) {
     float count = 0.0f;
     for (long long i = threadIdx.x; i < N; i += blockDim.x) count += targets[i] != ignored;
     count = block_sum(count);
@@ -9,9 +10,11 @@ extern "C" __global__ void share_of_counted(const long long* targets, float* sha
 }
 
 // A block per row of logits (n, V): losses (n) = -share * log softmax(logits)[target]; with wants_gradient,
-// logits = share * (softmax(logits) - onehot(target)). Rows whose target is ignored give 0; a target outside [0, V) gives NaN.
-extern "C" __global__ void cross_entropy(float* logits, const long long* targets, const float* share, float* losses, long long V,
-                                         long long ignored, long long wants_gradient) {
+// logits = share * (softmax(logits) - onehot(target)). Rows whose target is ignored give 0; a target outside
+// [0, V) gives NaN.
+extern "C" __global__ void cross_entropy(float* logits, const long long* targets, const float* share,
+                                         float* losses, long long V, long long ignored,
+                                         long long wants_gradient) {
     logits += blockIdx.x * V;
     long long target = targets[blockIdx.x];
     bool counts = target != ignored, valid = target >= 0 && target < V;
@@ -37,18 +40,19 @@ extern "C" __global__ void sum_all(const float* x, float* out, long long n) {
 }
 
 // out (N, C) = weight[ids]. An id outside [0, V) gives NaN, so that it cannot stay unseen.
-extern "C" __global__ void embedding_forward(const float* weight, const long long* ids, float* out, long long N, long long C,
-                                             long long V) {
+extern "C" __global__ void embedding_forward(const float* weight, const long long* ids, float* out,
+                                             long long N, long long C, long long V) {
     for (long long i = global_thread(); i < N * C; i += (long long)gridDim.x * blockDim.x) {
         long long id = ids[i / C];
         out[i] = id >= 0 && id < V ? weight[id * C + i % C] : nanf("");
     }
 }
 
-// partial (S, V, C): the sum of the rows of dout (N, C) that carry each id, over S stretches of rows. Grid (V, chunks of C, S),
-// a thread per column. The ids of a stretch are looked at blockDim.x at a time; no atomic additions, so the order is fixed.
-extern "C" __global__ void embedding_backward(const float* dout, const long long* ids, float* partial, long long N, long long C,
-                                              long long V) {
+// partial (S, V, C): the sum of the rows of dout (N, C) that carry each id, over S stretches of rows. Grid
+// (V, chunks of C, S), a thread per column. The ids of a stretch are looked at blockDim.x at a time; no
+// atomic additions, so the order is fixed.
+extern "C" __global__ void embedding_backward(const float* dout, const long long* ids, float* partial,
+                                              long long N, long long C, long long V) {
     __shared__ unsigned matches[32];  // of each warp, a bit per row
     long long column = (long long)blockIdx.y * blockDim.x + threadIdx.x, id = blockIdx.x;
     long long stretch = (N + gridDim.z - 1) / gridDim.z, begin = blockIdx.z * stretch;

@@ -1,8 +1,10 @@
 // AdamW and the gradient norm, over flat buffers.
 
-// One step of AdamW for n parameters; bias_m = 1 - beta1^t, bias_v = 1 - beta2^t. autograd/optim.py has the formulas.
-extern "C" __global__ void adamw(float* p, const float* g, float* m, float* v, long long n, float lr, float beta1, float beta2,
-                                 float eps, float weight_decay, float bias_m, float bias_v) {
+// One step of AdamW for n parameters; bias_m = 1 - beta1^t, bias_v = 1 - beta2^t. autograd/optim.py has the
+// formulas.
+extern "C" __global__ void adamw(float* p, const float* g, float* m, float* v, long long n, float lr,
+                                 float beta1, float beta2, float eps, float weight_decay, float bias_m,
+                                 float bias_v) {
     for (long long i = global_thread(); i < n; i += (long long)gridDim.x * blockDim.x) {
         float mean = beta1 * m[i] + (1.0f - beta1) * g[i];
         float square = beta2 * v[i] + (1.0f - beta2) * g[i] * g[i];

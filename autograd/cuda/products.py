@@ -1,5 +1,4 @@
-"""Matrix products through cuBLAS: transposes are flags instead of copies, and the precision is ours to
-choose.
+"""Matrix products through cuBLAS: transposes are flags instead of copies, and we choose the precision.
 
 CuPy's own matmul copies transposed operands of batched products and computes these in full float32 only.
 """
@@ -9,23 +8,26 @@ import numpy as np
 # cuBLAS's numbers for how float32 matrices are multiplied: as they are; rounded to TF32 (10 bits of mantissa)
 # or to bfloat16 (7 bits). Sums are in float32 each time.
 COMPUTE_TYPES = {"fp32": 68, "tf32": 77, "bf16": 75}
+PRECISIONS = tuple(COMPUTE_TYPES)
 CUDA_R_32F, DEFAULT_ALGORITHM = 0, -1
 # cuBLAS reads alpha and beta by address
 _numbers = {value: np.array(value, np.float32) for value in (0.0, 1.0)}
 _compute_type = COMPUTE_TYPES["fp32"]
 
 
-def set_precision(name):
+def set_precision(name: str) -> None:
     """How matrix products on a GPU are computed from now on: "fp32", "tf32" or "bf16"."""
     global _compute_type
+    if name not in COMPUTE_TYPES:
+        raise ValueError(f"unknown precision {name!r}: {', '.join(COMPUTE_TYPES)}")
     _compute_type = COMPUTE_TYPES[name]
 
 
 def product(xp, a, b, out=None, add_to=None):
-    """a @ b for float32 matrices (n, k), (k, m), or stacks of as many of them; into `out`, or added to an
-    array `add_to`.
+    """a @ b for float32 matrices (n, k) and (k, m), or stacks of equally many.
 
-    a and b may be transposed views: one of the last two axes must be contiguous, in the result the last.
+    The result goes into the array `out`, or is added to the array `add_to`, or is a new array. a and b may be
+    transposed views: one of the last two axes must be contiguous, in the result the last.
     """
     from cupy_backends.cuda.libs import cublas
 

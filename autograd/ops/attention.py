@@ -2,22 +2,39 @@
 
 import functools
 import math
+from typing import NamedTuple
 
 import numpy as np
 
-from autograd.backend import array_module, has_kernels
+from autograd.backend import Array, array_module
+from autograd.dispatch import dispatched
 from autograd.ops.linalg import row_sums
+from autograd.random import Stream
 from autograd.tensor import op
 
+__all__ = ["causal_attention"]
+
 QUERY_BLOCK = (
-    64  # queries handled at once: their keys end where they end, so most of the future is never computed
+    64  # queries handled at once: their keys end where they end, so little of the future is computed
 )
 SAFE_EXPONENT = 64.0  # 2**±64, and sums of a million of them, are far from the limits of float32
 LOG2_E = math.log2(math.e)
 
 
+class WeightsBlock(NamedTuple):
+    """The weights of queries start to stop over the keys that they see: e * kept * factor."""
+
+    start: int
+    stop: int
+    e: Array  # (B, H, stop - start, keys): the exponentials
+    kept: Array | None  # of the same shape: False where dropout drops
+    factor: Array  # (B, H, stop - start, 1): 1 / sum of the exponentials, and dropout's scale
+
+
 @op
-def causal_attention(qkv, n_head, scale=None, dropout=0.0, stream=None):
+def causal_attention(
+    qkv, n_head: int, scale: float | None = None, dropout: float = 0.0, stream: Stream | None = None
+):
     """Attention of every position to itself and its past: dropout(softmax(scale q kᵀ)) v for each head.
 
     qkv (B, T, 3C) holds queries, keys and values side by side, each split into n_head heads of D = C / n_head
@@ -36,25 +53,28 @@ def causal_attention(qkv, n_head, scale=None, dropout=0.0, stream=None):
     xp = array_module(qkv)
     B, T, C = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
     scale = (C // n_head) ** -0.5 if scale is None else scale
-    q, k, v = split_heads(qkv, 3, n_head)
+    q, k, v = split_heads(qkv, 3, n_head)  # (B, H, T, D) each
     keep, keep_scale = None, 1.0
     if dropout:
         keep, keep_scale = stream.keep_mask((B, n_head, T, T), dropout)
         keep = xp.asarray(keep)
     out = xp.empty((B, T, C), qkv.dtype)
-    (y,) = split_heads(out, 1, n_head)
-    blocks = _attend(q, k, v, y, scale, keep, keep_scale)
+    (y,) = split_heads(out, 1, n_head)  # the same memory as (B, H, T, D)
+    blocks = _attend_in_blocks(q, k, v, y, scale, keep, keep_scale)
 
     def dqkv(dout):
         grad = xp.zeros(qkv.shape, qkv.dtype)
         dq, dk, dv = split_heads(grad, 3, n_head)
         (dy_all,) = split_heads(dout, 1, n_head)
         for start, stop, e, kept, factor in blocks:
+            # 1. The gradient of the weights, up to the factor that e lacks: dout vᵀ, dropped as they were.
             dy = dy_all[:, :, start:stop] * factor  # (B, H, t, D)
             delta = xp.einsum("bhtd,bhtd->bht", dy, y[:, :, start:stop])[..., None] / keep_scale
             ds = _dropped(dy @ v[:, :, :stop].swapaxes(-1, -2), kept)  # (B, H, t, stop)
+            # 2. Through the softmax.
             ds -= delta
             ds *= e
+            # 3. To this block's queries, and to all keys and values that they saw.
             xp.multiply(ds @ k[:, :, :stop], scale, out=dq[:, :, start:stop])
             dk[:, :, :stop] += ds.swapaxes(-1, -2) @ (q[:, :, start:stop] * scale)
             dv[:, :, :stop] += _dropped(e, kept).swapaxes(-1, -2) @ dy
@@ -70,11 +90,17 @@ def check_qkv(qkv, n_head):
         )
 
 
-def _attend(q, k, v, y, scale, keep=None, keep_scale=1.0):
+@dispatched
+def attend(q, k, v, y, scale):
     """Write into y (B, H, t, D) the attention of queries q to keys k and values v (B, H, T, D), T >= t.
 
-    The queries belong to the last t positions. Returns, for every block of them, what the pullback needs.
+    The queries belong to the last t positions. Without dropout and without a derivative.
     """
+    _attend_in_blocks(q, k, v, y, scale)
+
+
+def _attend_in_blocks(q, k, v, y, scale, keep=None, keep_scale=1.0):
+    """As `attend`, with dropout. Returns the weights, which the pullback needs, in WeightsBlocks."""
     xp = array_module(q)
     past = k.shape[2] - q.shape[2]
     # On a GPU always: to look at the bound would wait for everything before it.
@@ -83,17 +109,19 @@ def _attend(q, k, v, y, scale, keep=None, keep_scale=1.0):
     for start in range(0, q.shape[2], QUERY_BLOCK):
         stop = min(start + QUERY_BLOCK, q.shape[2])
         seen = past + stop
-        # (B, H, stop - start, seen)
+        # 1. Scores of these queries and the keys that they see: (B, H, stop - start, seen)
         e = (q[:, :, start:stop] * (scale * LOG2_E)) @ k[:, :, :seen].swapaxes(-1, -2)
         if stop - start > 1:
             e[..., past + start :] += _future(xp, stop - start, e.dtype)
+        # 2. The softmax, up to the division by the sum of each row.
         if shift:
             e -= e.max(-1, keepdims=True)
         xp.exp2(e, out=e)
         factor = keep_scale / row_sums(e)  # (B, H, stop - start, 1)
+        # 3. The weighted sum of the values.
         kept = None if keep is None else keep[:, :, start:stop, :seen]
         xp.multiply(_dropped(e, kept) @ v[:, :, :seen], factor, out=y[:, :, start:stop])
-        blocks.append((start, stop, e, kept, factor))
+        blocks.append(WeightsBlock(start, stop, e, kept, factor))
     return blocks
 
 
@@ -111,11 +139,8 @@ def attend_to_cache(qkv, n_head, keys, values, start, last_only=False):
     if last_only:
         q = q[:, :, -1:]
     out = array_module(qkv).empty((B, q.shape[2], C), qkv.dtype)
-    if has_kernels(qkv):
-        from autograd.cuda.ops import attend
-    else:
-        attend = _attend
-    attend(q, keys[:, :, :stop], values[:, :, :stop], split_heads(out, 1, n_head)[0], (C // n_head) ** -0.5)
+    (y,) = split_heads(out, 1, n_head)
+    attend(q, keys[:, :, :stop], values[:, :, :stop], y, (C // n_head) ** -0.5)
     return out
 
 

@@ -1,11 +1,34 @@
 """Elementwise operations. Inputs broadcast as in NumPy; each derivative stands beside its forward rule."""
 
 import math
+from typing import Any
 
 import numpy as np
 
-from autograd.backend import array_module
+from autograd.backend import Array, array_module
 from autograd.tensor import op
+
+__all__ = [
+    "add",
+    "astype",
+    "clip",
+    "divide",
+    "exp",
+    "gelu",
+    "gelu_exact",
+    "log",
+    "maximum",
+    "minimum",
+    "multiply",
+    "negative",
+    "power",
+    "relu",
+    "sigmoid",
+    "sqrt",
+    "subtract",
+    "tanh",
+    "where",
+]
 
 
 def unbroadcast(gradient, shape):
@@ -196,7 +219,7 @@ def minimum(x, y):
 
 
 def _choose(x, y, chooser):
-    """Maximum or minimum: the gradient goes to the input that was chosen, half to each where they are equal."""
+    """Maximum or minimum: the gradient goes to the chosen input, half to each where they are equal."""
     out = chooser(x, y)
 
     def share(g, mine, other):
@@ -206,7 +229,7 @@ def _choose(x, y, chooser):
 
 
 @op
-def where(condition, x, y):
+def where(condition: Array, x, y):
     """x where the condition (a plain boolean array) holds, else y."""
     xp = array_module(condition)
     out = xp.where(condition, x, y)
@@ -218,13 +241,13 @@ def where(condition, x, y):
 
 
 @op
-def clip(x, low=None, high=None):
-    """x limited to [low, high] (numbers or None). The slope is 1 inside, the limits included, and 0 outside."""
+def clip(x, low: float | None = None, high: float | None = None):
+    """x limited to [low, high] (numbers or None). The slope is 1 inside and at the limits, 0 outside."""
     out = array_module(x).clip(x, low, high)
     return out, lambda g: g * (x == out)
 
 
 @op
-def astype(x, dtype):
+def astype(x, dtype: Any):
     """The same values as float32 or float64; the gradient comes back in the original dtype."""
     return x.astype(dtype), lambda g: g.astype(x.dtype)

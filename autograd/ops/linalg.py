@@ -7,18 +7,18 @@ from autograd.ops import elementwise
 from autograd.ops.elementwise import unbroadcast
 from autograd.tensor import op
 
+__all__ = ["linear", "matmul"]
+
 
 @op
 def matmul(x, y):
-    """x @ y with NumPy's rules: stacks of matrices broadcast, a 1-D operand is a row on the left, a column on
-    the right.
-    """
+    """x @ y with NumPy's rules: stacks of matrices broadcast; a 1-D x is a row, a 1-D y a column."""
     if x.ndim == 0 or y.ndim == 0:
         raise ValueError(f"matmul needs at least one axis on each side, got shapes {x.shape} and {y.shape}")
     x2 = x[None, :] if x.ndim == 1 else x  # (..., n, k)
     y2 = y[:, None] if y.ndim == 1 else y  # (..., k, m)
 
-    def as_matrices(g):  # (..., n, m): put back the axis that a 1-D operand lost
+    def as_matrices(g):  # (..., n, m): with the axis that a 1-D operand lost
         g = g[..., None] if y.ndim == 1 else g
         return g[..., None, :] if x.ndim == 1 else g
 
@@ -39,13 +39,12 @@ ACTIVATIONS = {
 
 
 @op
-def linear(x, weight, bias=None, activation=None):
+def linear(x, weight, bias=None, activation: str | None = None):
     """activation(x @ weight + bias), as one operation.
 
     x (..., K), weight (K, M) as in GPT-2's Conv1D, bias (M) or None; activation None or a name in
     ACTIVATIONS. All leading axes are folded into one, so that each pass is a single two-dimensional product:
-    dx = dpre @ weightᵀ, dweight = xᵀ @ dpre, dbias = sum of dpre over the rows, dpre = dout *
-    activation'(pre).
+    dpre = dout * activation'(pre), dx = dpre @ weightᵀ, dweight = xᵀ @ dpre, dbias = sum of dpre over rows.
     """
     check_linear(x, weight)
     x2 = as_rows(x)  # (..., K) -> (N, K)

@@ -7,14 +7,28 @@ goes out.
 
 import numpy as np
 
-from autograd.backend import array_module
+from autograd.backend import Array, array_module
 from autograd.ops.linalg import as_rows, column_sums, row_sums
 from autograd.ops.reduce import raw_logsumexp
-from autograd.tensor import is_recording, op
+from autograd.random import Stream
+from autograd.tape import is_recording
+from autograd.tensor import op
+
+__all__ = [
+    "cross_entropy",
+    "dropout",
+    "embedding",
+    "layer_norm",
+    "linear_cross_entropy",
+    "log_softmax",
+    "softmax",
+]
+
+LOGITS_AT_ONCE = 2**20  # of linear_cross_entropy: 4 MB in float32
 
 
 @op
-def softmax(x, axis=-1):
+def softmax(x, axis: int = -1):
     """exp(x) / sum(exp(x)) along an axis.  dx = out * (dout - sum(dout * out))"""
     xp = array_module(x)
     out = xp.exp(x - x.max(axis, keepdims=True))
@@ -23,14 +37,14 @@ def softmax(x, axis=-1):
 
 
 @op
-def log_softmax(x, axis=-1):
+def log_softmax(x, axis: int = -1):
     """x - logsumexp(x) along an axis.  dx = dout - softmax(x) * sum(dout)"""
     out = x - raw_logsumexp(x, axis)
     return out, lambda dout: dout - array_module(x).exp(out) * dout.sum(axis, keepdims=True)
 
 
 @op
-def layer_norm(x, weight, bias=None, eps=1e-5):
+def layer_norm(x, weight, bias=None, eps: float = 1e-5):
     """(x - mean) / sqrt(variance + eps) * weight + bias over the last axis; x (..., C), weight and bias (C).
 
     With xhat = (x - mean) * rstd and dxhat = dout * weight:
@@ -68,7 +82,7 @@ def row_dots(x, y):
 
 
 @op
-def cross_entropy(logits, targets, ignore_index=None):
+def cross_entropy(logits, targets: Array, ignore_index: int | None = None):
     """The mean over tokens of -log softmax(logits)[target]; a 0-d result.
 
     logits (..., V); targets: integers of shape (...), IndexError outside [0, V). Tokens whose target is
@@ -95,14 +109,13 @@ def cross_entropy(logits, targets, ignore_index=None):
 
 
 @op
-def linear_cross_entropy(x, weight, bias, targets, ignore_index=None):
-    """cross_entropy(linear(x, weight, bias), targets) without ever holding all logits: the head of a language
-    model.
+def linear_cross_entropy(x, weight, bias, targets: Array, ignore_index: int | None = None):
+    """cross_entropy(linear(x, weight, bias), targets): the head of a language model, fused.
 
-    x (..., C), weight (C, V), bias (V) or None, targets (...). The rows go through in chunks; each chunk's
-    logits turn in place into its dlogits = (softmax - onehot) / count, and these at once into its parts of
-    dx, dweight and dbias. So the gradients are ready, but for the factor dout, when the forward pass ends,
-    and memory does not grow with the number of rows times the vocabulary.
+    x (..., C), weight (C, V), bias (V) or None, targets (...). The logits never exist all at once: rows are
+    handled in chunks. Each chunk's logits turn in place into dlogits = (softmax - onehot) / count, and these
+    are used at once for its parts of dx, dweight and dbias. So when the forward pass ends the gradients are
+    ready, except for the factor dout, and memory does not grow with rows times vocabulary.
     """
     xp = array_module(x)
     targets = check_ids(targets, weight.shape[1], "target", like=x, ignore=ignore_index)
@@ -116,12 +129,14 @@ def linear_cross_entropy(x, weight, bias, targets, ignore_index=None):
         dweight_t = xp.zeros(weight.T.shape, x.dtype)  # (V, C), the layout of a head tied to the embedding
         dbias = xp.zeros(weight.shape[1], x.dtype)
     loss = xp.zeros((), x.dtype)
-    rows = max(256, HEAD_CHUNK // weight.shape[1])
+    rows = max(256, LOGITS_AT_ONCE // weight.shape[1])
     for start in range(0, len(x2), rows):
+        # 1. This chunk's logits.
         part = slice(start, start + rows)
         logits = x2[part] @ weight  # (n, V)
         if bias is not None:
             logits += bias
+        # 2. Its part of the loss: log(sum(exp(logits))) - logits[target], shifted by each row's maximum.
         n = xp.arange(len(logits))
         shift = logits.max(-1, keepdims=True)
         at_target = logits[n, targets[part]]
@@ -129,6 +144,7 @@ def linear_cross_entropy(x, weight, bias, targets, ignore_index=None):
         xp.exp(logits, out=logits)
         total = row_sums(logits)
         loss += (share[part] * (xp.log(total) + shift - at_target[:, None])[:, 0]).sum()
+        # 3. From exp(logits) to dlogits, and from these to the gradients.
         if wants_gradients:
             logits *= share[part, None] / total
             logits[n, targets[part]] -= share[part]
@@ -143,14 +159,11 @@ def linear_cross_entropy(x, weight, bias, targets, ignore_index=None):
     )
 
 
-HEAD_CHUNK = 2**20  # logits held at a time by linear_cross_entropy: 4 MB in float32
-
-
 @op
-def embedding(weight, ids):
-    """The rows of weight (V, C) named by integers ids (...): a result of shape (..., C). IndexError outside
-    [0, V).
+def embedding(weight, ids: Array):
+    """The rows of weight (V, C) that integers ids (...) name: a result of shape (..., C).
 
+    IndexError for an id outside [0, V).
     dweight[v] = sum of dout over all places where ids == v
     """
     ids = check_ids(ids, weight.shape[0], "token id", like=weight)
@@ -183,11 +196,10 @@ def sum_rows_by_id(rows, ids, n):
 
 
 def check_ids(ids, n, what, like, ignore=None):
-    """The ids, on the device of the array `like`; IndexError for one outside [0, n) (NumPy would count from
-    the end).
+    """The ids, on the device of the array `like`.
 
-    Those equal to `ignore` are let through. Ids that are on a GPU already are not looked at, since that would
-    wait.
+    IndexError for one outside [0, n), where NumPy would count from the end; those equal to `ignore` may be.
+    Ids that are on a GPU already are not looked at, since that would mean waiting for it.
     """
     if ids.dtype.kind not in "iu":
         raise TypeError(f"{what}s must be a plain integer array, not {ids.dtype}")
@@ -201,9 +213,10 @@ def check_ids(ids, n, what, like, ignore=None):
 
 
 @op
-def dropout(x, p, stream):
-    """x with elements set to 0 with probability p and the others scaled by 1 / (1 - p); x[i] is row
-    stream.row + i.
+def dropout(x, p: float, stream: Stream):
+    """x with elements set to 0 with probability p, and the others scaled by 1 / (1 - p).
+
+    What is dropped depends on the stream and the row's number alone; x[i] is row stream.row + i.
     """
     keep, scale = stream.keep_mask(x.shape, p)
     keep = array_module(x).asarray(keep)

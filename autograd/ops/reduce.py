@@ -1,13 +1,15 @@
-"""Reductions: axis is None (all axes), an int or a tuple, and keepdims keeps the reduced axes with length 1."""
+"""Reductions over an axis, several (a tuple) or all (None). keepdims keeps reduced axes, with length 1."""
 
 from autograd.backend import array_module
 from autograd.tensor import op
 
+__all__ = ["logsumexp", "mean", "var"]  # not sum, max and min: `import *` must not hide Python's
+
+Axis = int | tuple[int, ...] | None
+
 
 def _back_on_axes(reduced, shape, axis, keepdims):
-    """A reduced array with its lost axes put back with length 1, so that it broadcasts against the input's
-    shape.
-    """
+    """A reduced array with its lost axes again, with length 1, so that it broadcasts to the input's shape."""
     if keepdims:
         return reduced
     lost = range(len(shape)) if axis is None else [i % len(shape) for i in _as_tuple(axis)]
@@ -29,24 +31,21 @@ def _count(x, axis):
 
 
 @op
-def sum(x, axis=None, keepdims=False):
+def sum(x, axis: Axis = None, keepdims: bool = False):
     xp, shape = array_module(x), x.shape
-    return x.sum(axis, keepdims=keepdims), lambda g: xp.broadcast_to(
-        _back_on_axes(g, shape, axis, keepdims), shape
-    )
+    out = x.sum(axis, keepdims=keepdims)
+    return out, lambda g: xp.broadcast_to(_back_on_axes(g, shape, axis, keepdims), shape)
 
 
 @op
-def mean(x, axis=None, keepdims=False):
+def mean(x, axis: Axis = None, keepdims: bool = False):
     xp, shape, n = array_module(x), x.shape, _count(x, axis)
-    return (
-        x.mean(axis, keepdims=keepdims),
-        lambda g: xp.broadcast_to(_back_on_axes(g, shape, axis, keepdims) / n, shape),
-    )
+    out = x.mean(axis, keepdims=keepdims)
+    return out, lambda g: xp.broadcast_to(_back_on_axes(g, shape, axis, keepdims) / n, shape)
 
 
 @op
-def var(x, axis=None, keepdims=False, ddof=0):
+def var(x, axis: Axis = None, keepdims: bool = False, ddof: int = 0):
     """The variance, divided by n - ddof: NumPy's convention and layer norm's (PyTorch's `var` has ddof=1)."""
     n = _count(x, axis) - ddof
     centered = x - x.mean(axis, keepdims=True)
@@ -58,17 +57,17 @@ def var(x, axis=None, keepdims=False, ddof=0):
 
 
 @op
-def max(x, axis=None, keepdims=False):
+def max(x, axis: Axis = None, keepdims: bool = False):
     return _extremum(x, x.max(axis, keepdims=True), axis, keepdims)
 
 
 @op
-def min(x, axis=None, keepdims=False):
+def min(x, axis: Axis = None, keepdims: bool = False):
     return _extremum(x, x.min(axis, keepdims=True), axis, keepdims)
 
 
 def _extremum(x, kept, axis, keepdims):
-    """Maximum or minimum: the gradient goes to the extremal element, in equal parts where several are equal."""
+    """Maximum or minimum: the gradient goes to the extreme element, in equal parts if there are several."""
     chosen = x == kept
     share = chosen / chosen.sum(axis, keepdims=True).astype(x.dtype)
     out = kept if keepdims else kept.squeeze(tuple(range(x.ndim)) if axis is None else axis)
@@ -76,7 +75,7 @@ def _extremum(x, kept, axis, keepdims):
 
 
 @op
-def logsumexp(x, axis=None, keepdims=False):
+def logsumexp(x, axis: Axis = None, keepdims: bool = False):
     """log(sum(exp(x))), shifted by the maximum so that it cannot overflow."""
     kept = raw_logsumexp(x, axis)
     out = kept if keepdims else kept.squeeze(tuple(range(x.ndim)) if axis is None else axis)

@@ -1,19 +1,38 @@
 """Operations that move elements without changing them. Their pullbacks move the gradients back."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
-from autograd.backend import array_module, device_of, is_array, move
+from autograd.backend import Array, array_module, device_of, is_array, move
 from autograd.ops.elementwise import unbroadcast
 from autograd.tensor import Tensor, op
 
+__all__ = [
+    "broadcast_to",
+    "concatenate",
+    "expand_dims",
+    "getitem",
+    "masked_fill",
+    "reshape",
+    "split",
+    "squeeze",
+    "stack",
+    "swapaxes",
+    "to",
+    "transpose",
+    "tril",
+]
+
 
 @op
-def reshape(x, shape):
+def reshape(x, shape: tuple[int, ...]):
     return x.reshape(shape), lambda g: g.reshape(x.shape)
 
 
 @op
-def transpose(x, axes=None):
+def transpose(x, axes: tuple[int, ...] | None = None):
     """Permute the axes (reverse them if none are given)."""
     order = tuple(range(x.ndim))[::-1] if axes is None else axes
     inverse = tuple(np.argsort([axis % x.ndim for axis in order])) if x.ndim else ()
@@ -21,32 +40,32 @@ def transpose(x, axes=None):
 
 
 @op
-def swapaxes(x, a, b):
+def swapaxes(x, a: int, b: int):
     return x.swapaxes(a, b), lambda g: g.swapaxes(a, b)
 
 
 @op
-def expand_dims(x, axis):
+def expand_dims(x, axis: int | tuple[int, ...]):
     return array_module(x).expand_dims(x, axis), lambda g: g.reshape(x.shape)
 
 
 @op
-def squeeze(x, axis=None):
+def squeeze(x, axis: int | tuple[int, ...] | None = None):
     return x.squeeze(axis), lambda g: g.reshape(x.shape)
 
 
 @op
-def broadcast_to(x, shape):
+def broadcast_to(x, shape: tuple[int, ...]):
     return array_module(x).broadcast_to(x, shape), lambda g: unbroadcast(g, x.shape)
 
 
-def concatenate(tensors, axis=0):
+def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     """Join a sequence of Tensors along an existing axis."""
     return _concatenate(*tensors, axis=axis)
 
 
 @op
-def _concatenate(*arrays, axis):
+def _concatenate(*arrays, axis: int):
     ends = np.cumsum([array.shape[axis] for array in arrays]).tolist()
 
     def part(start, stop):
@@ -56,13 +75,13 @@ def _concatenate(*arrays, axis):
     return out, tuple(part(start, stop) for start, stop in zip([0, *ends], ends, strict=False))
 
 
-def stack(tensors, axis=0):
+def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     """Join a sequence of Tensors of one shape along a new axis."""
     return concatenate([expand_dims(tensor, axis=axis) for tensor in tensors], axis)
 
 
-def split(x, sections, axis=0):
-    """Cut a Tensor along an axis: into that many equal parts, or before the given positions. Returns a list."""
+def split(x: Tensor, sections: int | Sequence[int], axis: int = 0) -> list[Tensor]:
+    """Cut a Tensor along an axis, into a number of equal parts or before the given positions."""
     length = x.shape[axis]
     if isinstance(sections, int):
         if length % sections:
@@ -76,8 +95,11 @@ def split(x, sections, axis=0):
 
 
 @op
-def getitem(x, index):
-    """x[index] for integers, slices, None, ..., boolean masks and integer arrays (repeated entries add up)."""
+def getitem(x, index: Any):
+    """x[index] for integers, slices, None, ..., boolean masks and integer arrays.
+
+    The gradients of an entry that is taken several times add up.
+    """
     index = _plain(index, x)
     xp = array_module(x)
     advanced = any(
@@ -105,14 +127,14 @@ def _plain(index, x):
 
 
 @op
-def tril(x, k=0):
+def tril(x, k: int = 0):
     """The lower triangle of the last two axes (the diagonal and k above it); the rest becomes 0."""
     xp = array_module(x)
     return xp.tril(x, k), lambda g: xp.tril(g, k)
 
 
 @op
-def masked_fill(x, mask, value):
+def masked_fill(x, mask: Array, value: float):
     """x with `value` (a number) wherever the plain boolean array `mask`, of a shape that broadcasts to x's,
     is True.
     """
@@ -121,6 +143,6 @@ def masked_fill(x, mask, value):
 
 
 @op
-def to(x, device):
+def to(x, device: str):
     """The same values on another device, "cpu" or "cuda"; the gradient travels back."""
     return move(x, device), lambda g: move(g, device_of(x))
