@@ -9,28 +9,13 @@ import pytest
 
 import autograd as ag
 from autograd import Tensor, no_grad
+from tests.operations import checks_of, tape
+from tests.operations.tape import leaf
 
 
-def leaf(values):
-    return Tensor(values, requires_grad=True, dtype=np.float64)
-
-
-def test_a_gradient_shared_by_add_is_not_added_to():
-    """z = (x + y) + x: add hands one array to both parents; an in-place sum would give dz/dy = 2."""
-    x, y = leaf([1.0, 2.0]), leaf([3.0, 4.0])
-    ((x + y) + x).backward(np.ones(2))
-    assert x.grad.tolist() == [2, 2] and y.grad.tolist() == [1, 1]
-    a, b = leaf([1.0]), leaf([2.0])
-    p, q = a * 1.0, b * 1.0  # the same, between nodes
-    ((p + q) + p + p).backward()
-    assert a.grad.tolist() == [3] and b.grad.tolist() == [1]
-
-
-def test_gradients_of_two_leaves_do_not_share_memory():
-    x, y = leaf([1.0]), leaf([2.0])
-    (x + y).backward()
-    (x * 5.0).backward()
-    assert x.grad.tolist() == [6] and y.grad.tolist() == [1]
+@pytest.mark.parametrize("check", checks_of(tape).values(), ids=checks_of(tape))
+def test_the_tape(check):
+    check()
 
 
 def test_backward_leaves_the_upstream_gradient_alone():
@@ -103,7 +88,7 @@ def test_activations_go_while_backward_is_running():
     seen = []
     reference = weakref.ref(ag.exp(first).data)
 
-    @ag.tensor.op
+    @ag.op
     def look(x):
         return x * 1.0, lambda g: (seen.append(late() is None), g)[1]
 
@@ -140,11 +125,11 @@ def test_what_backward_refuses():
 
 
 def test_a_wrong_pullback_shape_or_dtype_is_named():
-    @ag.tensor.op
+    @ag.op
     def wrong_shape(x):
         return x * 2, lambda g: g.sum()
 
-    @ag.tensor.op
+    @ag.op
     def wrong_dtype(x):
         return x * 2, lambda g: g.astype(np.float32)
 
@@ -183,7 +168,7 @@ def test_indices_and_ids_must_be_integers():
 def test_inputs_that_need_no_gradient_cost_nothing():
     calls = []
 
-    @ag.tensor.op
+    @ag.op
     def pair(x, y):
         return x + y, (lambda g: (calls.append("x"), g)[1], lambda g: (calls.append("y"), g)[1])
 

@@ -1,4 +1,7 @@
-"""The real CuPy without a GPU (see dryrun.py): `pytest -m dryrun tests/autograd/cuda/test_dryrun.py`, a process of its own."""
+"""The real CuPy without a GPU; see tests/stand_ins/dryrun.py.
+
+It takes a process of its own: `pytest -m dryrun tests/autograd/cuda/test_dryrun.py`.
+"""
 
 import gc
 import importlib.util
@@ -6,7 +9,6 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +16,9 @@ import pytest
 from autograd import AdamW, Stream, Tensor
 from autograd.cuda.launch import signatures, source
 from benchmarks import gpu
+from tests.operations import CASES
 from tests.stand_ins import dryrun, strict_cupy
-from tests.support.opcases import CASES
+from tests.support.commands import ROOT, flags
 from tinygpt.config import resolve
 from tinygpt.generate import generate
 from tinygpt.model import GPT
@@ -25,14 +28,11 @@ from tinygpt.run import checkpoint
 from tinygpt.text.tokenizer import CharTokenizer
 
 pytestmark = pytest.mark.dryrun
-ROOT = Path(__file__).resolve().parents[3]
 LAUNCHES = {"reference": 350, "gpt2": 370}  # kernels and products that a training step may ask for
 
 
 class LeaveAtOnce:
-    """Ends the process when pytest is done: CuPy goes on calling the pretended driver while Python is taken
-    apart.
-    """
+    """Ends the process when pytest is done: CuPy calls the pretended driver even while Python shuts down."""
 
     def pytest_sessionfinish(self, exitstatus):
         self.status = int(exitstatus)
@@ -113,7 +113,7 @@ def test_every_kernel_compiles(cupy, architecture):
 
 
 def test_a_training_step(training, capsys):
-    """No wait, no copy to the host, no memory from the driver once the first step is over; and few launches."""
+    """After the first step: no wait, no copy to the host, no memory from the driver, and few launches."""
     with dryrun.recording() as events:
         loss = training.step(1)
     assert loss.shape == () and loss.dtype == np.float32
@@ -148,9 +148,8 @@ def test_a_checkpoint(training, tmp_path):
     saved = checkpoint.load(tmp_path)
     saved.restore(other.model, other.optimizer)
     assert other.optimizer.steps == training.optimizer.steps > 0
-    for a, b, c in zip(
-        *(model.parameters() for model in (training.model, other.model, saved.model())), strict=True
-    ):
+    models = (training.model, other.model, saved.model())
+    for a, b, c in zip(*(model.parameters() for model in models), strict=True):
         assert (a.device, b.device, c.device) == ("cuda:0", "cuda:0", "cpu")
         np.testing.assert_array_equal(a.numpy(), b.numpy())
         np.testing.assert_array_equal(a.numpy(), c.numpy())
@@ -159,9 +158,9 @@ def test_a_checkpoint(training, tmp_path):
 @pytest.mark.parametrize("name", CASES)
 def test_each_operation(cupy, name):
     """Forward and backward give arrays of the right shape and dtype, on the device, without an error."""
-    function, inputs = CASES[name]()
+    inputs = CASES[name].inputs()
     moved = [Tensor(cupy.asarray(x.data), requires_grad=True) for x in inputs]
-    expected, output = function(*inputs), function(*moved)
+    expected, output = CASES[name].function(*inputs), CASES[name].function(*moved)
     assert (output.device, output.shape, output.dtype) == ("cuda:0", expected.shape, expected.dtype)
     output.backward(cupy.ones(output.shape))
     assert all(x.grad.shape == x.shape for x in moved)
@@ -173,75 +172,48 @@ def test_the_stand_in_offers_nothing_that_cupy_lacks(cupy):
 
     stand_in = strict_cupy.module()
     assert not missing((name for name in vars(stand_in) if not name.startswith("__")), cupy)
-    assert not missing(vars(stand_in.cuda), cupy.cuda) and not missing(
-        vars(stand_in.cuda.runtime), cupy.cuda.runtime
-    )
+    assert not missing(vars(stand_in.cuda), cupy.cuda)
+    assert not missing(vars(stand_in.cuda.runtime), cupy.cuda.runtime)
     assert not missing(vars(stand_in.get_default_memory_pool()), cupy.get_default_memory_pool())
     own = {"_refuse", "__getattr__", "__dict__", "__weakref__"}
-    assert not missing(
-        {*strict_cupy.METHODS, *strict_cupy.ATTRIBUTES, *vars(strict_cupy.ndarray)} - own, cupy.ndarray
-    )
+    offered = {*strict_cupy.METHODS, *strict_cupy.ATTRIBUTES, *vars(strict_cupy.ndarray)}
+    assert not missing(offered - own, cupy.ndarray)
 
 
 def test_the_benchmark(cupy):
     """Its parts run here, so that they will where they matter; the figures mean nothing."""
-    assert gpu.measure_card(n=64).keys() == {
-        "name",
-        "cupy",
-        "fp32_tflops",
-        "tf32_tflops",
-        "bf16_tflops",
-        "copy_gb_per_s",
-    }
+    figures = {"fp32_tflops", "tf32_tflops", "bf16_tflops", "copy_gb_per_s"}
+    assert gpu.measure_card(n=64).keys() == {"name", "cupy"} | figures
     assert gpu.measure_ours("tf32", steps=2).keys() == {"ms", "host_ms", "mb"}
     assert {"layer_norm_forward", "product (16384, 384) (384, 1152)", "adamw"} <= gpu.profile(steps=1).keys()
 
 
-def call(*command, **environment):
+TRAIN = ["-m", "tests.stand_ins.dryrun", "train.py"]  # Python's arguments
+
+
+def call(*arguments, **environment):
     options = dict(cwd=ROOT, capture_output=True, text=True, timeout=300, env=os.environ | environment)
-    return subprocess.run([sys.executable, *command], **options)
+    return subprocess.run([sys.executable, *arguments], **options)
 
 
 def test_train_py(text_file, tmp_path):
     """The command as users give it, and its continuation."""
-    first = [
-        "--device",
-        "cuda",
-        "--preset",
-        "smoke",
-        "--max-steps",
-        "20",
-        "--stop-after",
-        "10",
-        "--data",
-        text_file,
-    ]
-    for arguments in (
-        [*first, "--out", tmp_path / "run"],
-        ["--device", "cuda", "--resume", tmp_path / "run", "--stop-after", "0"],
-    ):
-        result = call("-m", "tests.stand_ins.dryrun", "train.py", *arguments)
+    options = dict(device="cuda", preset="smoke", max_steps=20, stop_after=10, data=text_file)
+    first = options | dict(out=tmp_path / "run")
+    second = dict(device="cuda", resume=tmp_path / "run", stop_after=0)
+    for settings in (first, second):
+        result = call(*TRAIN, *flags(**settings))
         assert result.returncode == 0, result.stderr
         assert "preset smoke on cuda" in result.stdout
     assert "20 steps in" in result.stdout
 
 
 def test_a_full_gpu_names_a_micro_batch_that_fits(text_file, tmp_path):
-    command = [
-        "-m",
-        "tests.stand_ins.dryrun",
-        "train.py",
-        "--device",
-        "cuda",
-        "--preset",
-        "shakespeare",
-        "--data",
-        text_file,
-    ]
-    command += ["--max-steps", "2", "--eval-iters", "1", "--sample-tokens", "5", "--out", tmp_path / "run"]
+    options = dict(preset="shakespeare", max_steps=2, eval_iters=1, sample_tokens=5, data=text_file)
+    command = [*TRAIN, *flags(**options, device="cuda", out=tmp_path / "run")]
     result = call(*command, CUPY_GPU_MEMORY_LIMIT="1_000_000_000")
-    message = r"error: the GPU's memory is full: a step needs about [\d,]+ MB, and 1,000 MB can be had; try (--micro-batch) (\d+)\n"
-    advice = re.fullmatch(message, result.stderr)
+    message = r"error: the GPU's memory is full: a step needs about [\d,]+ MB, and 1,000 MB are available; "
+    advice = re.fullmatch(message + r"try (--micro-batch) (\d+)\n", result.stderr)
     assert result.returncode == 2 and int(advice[2]) >= 8
     result = call(*command, *advice.groups(), "--overwrite", CUPY_GPU_MEMORY_LIMIT="1_000_000_000")
     assert result.returncode == 0, result.stderr
@@ -251,9 +223,8 @@ def test_a_full_gpu_names_a_micro_batch_that_fits(text_file, tmp_path):
     )
     assert said == pytest.approx(was, rel=0.1)
     result = call(*command, "--overwrite", CUPY_GPU_MEMORY_LIMIT="100_000_000")
-    assert result.returncode == 2 and re.fullmatch(
-        "error: out of memory: Out of memory .*; a smaller model .*\n", result.stderr
-    )
+    assert result.returncode == 2
+    assert re.fullmatch("error: out of memory: Out of memory .*; a smaller model .*\n", result.stderr)
 
 
 SHAPES = {
@@ -280,41 +251,24 @@ def test_the_estimate_of_gpu_memory(cupy, name):
     assert needed == pytest.approx(pool.total_bytes() - before, rel=0.15)
 
 
-@pytest.mark.parametrize(
-    ("missing", "message"),
-    [
-        (
-            "nvrtc",
-            r"cuda cannot be used: CUDA's compiler NVRTC: not found; pip install 'cupy-cuda13x\[ctk\]' "
-            r"brings it",
-        ),
-        (
-            "headers",
-            r"cuda cannot be used: CUDA's headers: not found; pip install 'cupy-cuda13x\[ctk\]' brings it",
-        ),
-        (
-            "cublas",
-            r"cuda cannot be used: CUDA's library cuBLAS: not found; pip install 'cupy-cuda13x\[ctk\]' "
-            r"brings it",
-        ),
-        (
-            "gpu",
-            r"cuda cannot be used: the NVIDIA driver sees no GPU; look at nvidia-smi and "
-            r"CUDA_VISIBLE_DEVICES",
-        ),
-        ("memory", r"cuda cannot be used: its memory is full; nvidia-smi shows who uses it"),
-        ("second gpu", r"cuda:1 cannot be used: this machine has 1, numbered from 0"),
-        (
-            "new driver",
-            r"cuda cannot be used: the NVIDIA driver can do CUDA 12, CuPy is made for 13; update the driver, "
-            r"or .* cuda12",
-        ),
-    ],
-)
-def test_a_gpu_that_cannot_be_used_is_explained(missing, message):
+NOT_FOUND = r"cuda cannot be used: CUDA's {}: not found; pip install 'cupy-cuda13x\[ctk\]' brings it"
+UNUSABLE = {  # what is missing -> the message
+    "nvrtc": NOT_FOUND.format("compiler NVRTC"),
+    "headers": NOT_FOUND.format("headers"),
+    "cublas": NOT_FOUND.format("library cuBLAS"),
+    "gpu": "cuda cannot be used: the NVIDIA driver sees no GPU; look at nvidia-smi and CUDA_VISIBLE_DEVICES",
+    "memory": "cuda cannot be used: its memory is full; nvidia-smi shows who uses it",
+    "second gpu": "cuda:1 cannot be used: this machine has 1, numbered from 0",
+    "new driver": "cuda cannot be used: the NVIDIA driver can do CUDA 12, CuPy is made for 13; "
+    "update the driver, or .* cuda12",
+}
+
+
+@pytest.mark.parametrize("missing", UNUSABLE)
+def test_a_gpu_that_cannot_be_used_is_explained(missing):
     device = "cuda:1" if missing == "second gpu" else "cuda"
     result = call("-m", "tests.stand_ins.dryrun", f"--without={missing}", "train.py", "--device", device)
-    assert result.returncode == 2 and re.fullmatch(f"error: {message}\n", result.stderr)
+    assert result.returncode == 2 and re.fullmatch(f"error: {UNUSABLE[missing]}\n", result.stderr)
 
 
 def test_no_driver(text_file, tmp_path):
@@ -324,20 +278,7 @@ def test_no_driver(text_file, tmp_path):
     assert result.returncode == 2 and re.fullmatch(
         f"error: cuda cannot be used: ({message})\n", result.stderr
     )
-    smoke = [
-        "train.py",
-        "--preset",
-        "smoke",
-        "--max-steps",
-        "1",
-        "--eval-iters",
-        "1",
-        "--data",
-        text_file,
-        "--out",
-        tmp_path / "run",
-    ]
-    result = call(*smoke, CUDA_VISIBLE_DEVICES="")
-    assert result.returncode == 0 and re.search(
-        f"preset smoke on cpu.*\\(cuda cannot be used: ({message})\\)", result.stdout
-    )
+    options = dict(preset="smoke", max_steps=1, eval_iters=1, data=text_file)
+    result = call("train.py", *flags(**options, out=tmp_path / "run"), CUDA_VISIBLE_DEVICES="")
+    assert result.returncode == 0
+    assert re.search(rf"preset smoke on cpu.*\(cuda cannot be used: ({message})\)", result.stdout)

@@ -1,6 +1,4 @@
-"""The CPU emulator of CUDA kernels: right kernels give NumPy's numbers in every order, wrong ones are found
-out.
-"""
+"""The CPU emulator of CUDA kernels: right ones give NumPy's numbers in any order, wrong ones are noticed."""
 
 import numpy as np
 import pytest
@@ -19,7 +17,8 @@ template <int WIDTH> __device__ __forceinline__ float warp_sum(float x) {
     return x;
 }
 
-extern "C" __global__ void __launch_bounds__(256) row_sums(const float* __restrict__ x, float* __restrict__ out, int n) {
+extern "C" __global__ void __launch_bounds__(256)
+row_sums(const float* __restrict__ x, float* __restrict__ out, int n) {
     __shared__ float partial[32];
     float sum = 0.0f;
     for (int i = threadIdx.x; i < n; i += blockDim.x) sum += x[(size_t)blockIdx.x * n + i];
@@ -43,17 +42,9 @@ def row_sums(source=ROW_SUMS, order="ascending", rows=5, n=1000, threads=256):
     return out, x.sum(1, dtype=np.float64)
 
 
-def run(
-    body,
-    *args,
-    grid=(1,),
-    block=(64,),
-    shared_mem=0,
-    order="ascending",
-    parameters="float *x, int n",
-    before="",
-):
-    source = f'{before}\nextern "C" __global__ void kernel({parameters}) {{ {body} }}'
+def run(body, *args, grid=(1,), block=(64,), parameters="float *x, int n", order="ascending", shared_mem=0):
+    """Compile a kernel with this body, and launch it."""
+    source = f'\nextern "C" __global__ void kernel({parameters}) {{ {body} }}'
     emulate.compile(source, order).get_function("kernel")(grid, block, args, shared_mem=shared_mem)
 
 
@@ -180,7 +171,9 @@ def test_unwritten_shared_memory_is_nan_in_every_block():
 def test_words_of_the_language():
     """Indices in three dimensions, vectors, shuffles, votes, atomics and the arithmetic of integers."""
     x = np.zeros((2, 3, 4, 5), np.int32)
-    body = "x[((blockIdx.x * 3 + threadIdx.z) * 4 + threadIdx.y) * 5 + threadIdx.x] = 1000 * blockIdx.x + n * threadIdx.x;"
+    body = """
+        int i = ((blockIdx.x * 3 + threadIdx.z) * 4 + threadIdx.y) * 5 + threadIdx.x;
+        x[i] = 1000 * blockIdx.x + n * threadIdx.x;"""
     run(body, x, np.int32(7), grid=(2, 1, 1), block=(5, 4, 3), parameters="int *x, int n")
     np.testing.assert_array_equal(x, np.broadcast_to([[[[0]]], [[[1000]]]] + 7 * np.arange(5), x.shape))
     lanes = np.zeros((6, 32), np.uint32)
@@ -197,15 +190,12 @@ def test_words_of_the_language():
     i = np.arange(32)
     np.testing.assert_array_equal(lanes[0], np.where(i + 3 < 32, i + 3, i))
     np.testing.assert_array_equal(lanes[1], np.where(i % 8 > 0, i - 1, i))
-    assert (
-        (lanes[2] == 9).all()
-        and (lanes[3] == (i ^ 5)).all()
-        and (lanes[4] == sum(1 << k for k in range(0, 32, 3)) + 1).all()
-    )
+    np.testing.assert_array_equal(lanes[2], 9)
+    np.testing.assert_array_equal(lanes[3], i ^ 5)
+    np.testing.assert_array_equal(lanes[4], sum(1 << k for k in range(0, 32, 3)) + 1)
     high = [(0xDEADBEEF * (k << 28 & 0xFFFFFFFF)) >> 32 for k in range(32)]
-    np.testing.assert_array_equal(
-        lanes[5], [h + max(k - 1, 0) + bin(k).count("1") for k, h in enumerate(high)]
-    )
+    expected = [h + max(k - 1, 0) + bin(k).count("1") for k, h in enumerate(high)]
+    np.testing.assert_array_equal(lanes[5], expected)
 
 
 def test_float_functions():
@@ -254,13 +244,8 @@ def test_wrong_arguments_are_refused(args, message):
 
 
 def test_launches_that_cuda_refuses_are_refused():
-    for shape in (
-        dict(grid=(0,)),
-        dict(block=(2048,)),
-        dict(block=(32, 64)),
-        dict(grid=(1, 70000)),
-        dict(block=(1, 1, 65)),
-    ):
+    blocks = [dict(block=block) for block in ((2048,), (32, 64), (1, 1, 65))]
+    for shape in (*blocks, dict(grid=(0,)), dict(grid=(1, 70000))):
         with pytest.raises(KernelError, match="CUDA has no grid"):
             run("", ANY, np.int32(0), **shape)
     with pytest.raises(KernelError, match="max_dynamic_shared_size_bytes"):

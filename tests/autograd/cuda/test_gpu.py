@@ -14,8 +14,9 @@ import autograd as ag
 from autograd import Stream, Tensor
 from autograd.backend import choose_device, to_numpy
 from autograd.cuda import products
-from tests.autograd.cuda import test_gpu_path, test_kernels
-from tests.support.opcases import CASES
+from tests.operations import CASES, KERNEL_CHECKS
+from tests.operations.checks import check_on_gpu
+from tests.support.gpu_training import Training, train
 from tinygpt.config import ARCHITECTURES, GPTConfig
 from tinygpt.model import GPT
 
@@ -35,28 +36,19 @@ def cupy():
     return cupy
 
 
-@pytest.mark.parametrize("name", test_kernels.CASES)
-def test_kernels_in_float32(cupy, name):
-    test_kernels.CASES[name](cupy)
+@pytest.mark.parametrize("check", KERNEL_CHECKS.values(), ids=KERNEL_CHECKS)
+def test_kernels_in_float32(cupy, check):
+    check(cupy)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_operations_in_float64(cupy, name):
-    function, inputs = CASES[name]()
-    results = []
-    for values in (inputs, [Tensor(cupy.asarray(x.data), requires_grad=True) for x in inputs]):
-        output = function(*values)
-        output.backward() if output.size == 1 else output.backward(
-            np.cos(np.arange(output.size)).reshape(output.shape)
-        )
-        results.append([output.numpy()] + [to_numpy(x.grad) for x in values])
-    for expected, found in zip(*results, strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-11)
+    check_on_gpu(cupy, CASES[name], rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_training_run_equals_that_on_the_cpu_and_itself(cupy, architecture):
-    cpu, gpu, again = (test_gpu_path.train(architecture, device) for device in ("cpu", "cuda", "cuda"))
+    cpu, gpu, again = (train(architecture, device) for device in ("cpu", "cuda", "cuda"))
     np.testing.assert_allclose(gpu[0][-1], cpu[0][-1], rtol=1e-4)
     for a, b in zip(cpu[1], gpu[1], strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-2, atol=1e-4)
@@ -112,7 +104,7 @@ SPIN = """extern "C" __global__ void spin(long long cycles) {
 
 def test_no_wait_in_a_step(cupy):
     """A kernel that spins holds the GPU; a step queued behind it returns before that ends."""
-    training = test_gpu_path.Training("reference", "cuda")
+    training = Training("reference", "cuda")
     training.step(0)  # compiles everything
     stream = cupy.cuda.get_current_stream()
     stream.synchronize()

@@ -1,0 +1,201 @@
+"""The records of attention: the operation, and its form for sampling."""
+
+import hypothesis.strategies as st
+import numpy as np
+
+import autograd as ag
+from autograd import Stream
+from autograd.ops import attention
+from autograd.ops.attention import attend_to_cache
+from tests.operations.checks import close, numbers, same_on_gpu, tensors
+from tests.operations.nn import softmax_from_exp
+from tests.operations.over_shapes import Call, seeds
+from tests.operations.record import Bug, Case, Composition, Record
+
+DROPOUT = dict(dropout=0.4, stream=Stream(seed=5, step=2, site=7))
+
+
+def attention_with(n_head, **options):
+    return lambda qkv: ag.causal_attention(qkv, n_head, **options)
+
+
+@st.composite
+def attention_over_shapes(draw):
+    b, t, heads, d = (draw(st.integers(1, most)) for most in (3, 9, 3, 3))
+    seed, p = draw(seeds), draw(st.sampled_from([0.0, 0.25]))
+    function = attention_with(heads, dropout=p, stream=Stream(seed))
+    return Call(function, tensors((b, t, 3 * heads * d), seed=seed))
+
+
+# --- from primitives ------------------------------------------------------------------------------
+
+
+def attention_from_softmax(qkv, n_head, scale=None, keep=None):
+    """As in a textbook: scores, mask, softmax, dropout, weighted sum."""
+    B, T, C = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
+    q, k, v = (part.reshape(B, T, n_head, C // n_head).swapaxes(1, 2) for part in ag.split(qkv, 3, axis=-1))
+    scores = q @ k.swapaxes(-1, -2) * (scale or (C // n_head) ** -0.5)  # (B, H, T, T)
+    weights = softmax_from_exp(ag.masked_fill(scores, np.triu(np.ones((T, T), bool), 1), -np.inf))
+    if keep is not None:
+        weights = weights * (keep[0] * keep[1])
+    return (weights @ v).swapaxes(1, 2).reshape(B, T, C)
+
+
+def of_length(T, scale=None):
+    """Both forms of attention over T positions."""
+    composed = lambda qkv: attention_from_softmax(qkv, 2, scale)
+    return Composition(attention_with(2, scale=scale), composed, [(2, T, 12)], seed=T)
+
+
+def of_length_with_dropout(T):
+    stream = Stream(3, step=4, site=5, row=6)
+    keep = stream.keep_mask((2, 2, T, T), 0.3)
+    fused = attention_with(2, dropout=0.3, stream=stream)
+    return Composition(fused, lambda qkv: attention_from_softmax(qkv, 2, keep=keep), [(2, T, 12)])
+
+
+# --- for sampling ---------------------------------------------------------------------------------
+
+
+def attention_to_a_cache_equals_that_over_everything():
+    """Position after position, or several at once, as over the whole sequence."""
+    (qkv,) = tensors((2, 9, 12))
+    keys, values = np.zeros((2, 2, 2, 9, 2))  # (B, H, T, D) each
+    expected = ag.causal_attention(qkv, 2).data
+    for start, stop in ((0, 4), (4, 5), (5, 9)):
+        found = attend_to_cache(qkv.data[:, start:stop], 2, keys, values, start)
+        np.testing.assert_allclose(found, expected[:, start:stop], rtol=1e-12, atol=1e-12)
+
+
+# --- the kernels ----------------------------------------------------------------------------------
+
+
+def attention_kernels(cupy):
+    for T, n_head, D, p in (
+        (1, 1, 1, 0.0),
+        (5, 2, 3, 0.3),
+        (33, 3, 4, 0.0),
+        (40, 1, 8, 0.25),
+        (64, 2, 2, 0.2),
+        (37, 1, 2, 0.9),
+    ):
+        run = attention_with(n_head, dropout=p, stream=Stream(3, step=2, site=5, row=1))
+        same_on_gpu(cupy, run, numbers(2, T, 3 * n_head * D))
+
+
+def attention_kernels_over_many_keys(cupy):
+    """More keys than the 1,024 for which the lanes of a warp draw at once."""
+    qkv = numbers(1, 1060, 3)
+    qkv[0, 100, :2] = 30  # a score of 900: the exponential needs the row's maximum taken off
+    same_on_gpu(cupy, attention_with(1, dropout=0.2, stream=Stream(3)), qkv, rtol=2e-4)
+
+
+def attention_kernels_with_a_past(cupy):
+    B, H, D, T = 2, 3, 4, 9
+    for start, t, last_only in ((0, 5, False), (5, 1, False), (3, 4, True)):
+        past, qkv = numbers(2, B, H, T, D, seed=5), numbers(B, t, 3 * H * D)
+        keys, values = past.astype(np.float64)
+        expected = attend_to_cache(qkv.astype(np.float64), H, keys, values, start, last_only)
+        on_device = [cupy.asarray(x) for x in past]
+        close(attend_to_cache(cupy.asarray(qkv), H, *on_device, start, last_only), expected)
+        close(on_device[0], keys)
+
+
+RECORDS = [
+    Record(
+        ag.causal_attention,
+        cases={
+            "causal_attention": Case(attention_with(2), [(2, 4, 12)]),
+            "causal_attention_blocks": Case(attention_with(1), [(1, 150, 6)]),
+            "causal_attention_dropout": Case(attention_with(2, **DROPOUT), [(2, 4, 12)]),
+            "causal_attention_steep": Case(attention_with(1, scale=60.0), [(1, 4, 6)]),
+        },
+        over_shapes=attention_over_shapes(),
+        composed={
+            f"attention over {T} positions, scale {scale}": of_length(T, scale)
+            for T in (1, 5, 64, 129, 300)
+            for scale in (None, 0.3, 40.0)
+        }
+        | {f"attention with dropout over {T} positions": of_length_with_dropout(T) for T in (5, 200)},
+        bugs=[
+            Bug(
+                "attention: the keys' gradient without the scale",
+                right="(q[:, :, start:stop] * scale)",
+                wrong="q[:, :, start:stop]",
+            ),
+            Bug("attention: softmax's normalisation held constant", "ds -= delta", "pass"),
+            Bug(
+                "attention: dropout forgotten in the pullback",
+                right="_dropped(dy @ v[:, :, :stop].swapaxes(-1, -2), kept)",
+                wrong="dy @ v[:, :, :stop].swapaxes(-1, -2)",
+                caught_by="causal_attention_dropout",
+            ),
+            Bug(
+                "attention: only the last block's queries reach the keys",
+                right="dk[:, :, :stop] += ",
+                wrong="dk[:, :, :stop] = ",
+                caught_by="causal_attention_blocks",
+            ),
+            Bug(
+                "attention: a query sees the key after it",
+                right="-xp.inf, dtype), 1)",
+                wrong="-xp.inf, dtype), 2)",
+                caught_by="attention over 5 positions, scale None",
+                inside=attention._future,
+            ),
+            Bug(
+                "attention: scores are divided by D, not by its root",
+                right="(C // n_head) ** -0.5",
+                wrong="(C // n_head) ** -1.0",
+                caught_by="attention over 5 positions, scale None",
+            ),
+        ],
+        kernel_checks=[attention_kernels, attention_kernels_over_many_keys],
+        kernel_bugs=[
+            Bug(
+                "heads and positions change places",
+                right="t = i / D % T, h = i / (D * T) % H",
+                wrong="h = i / D % H, t = i / (D * H) % T",
+            ),
+            Bug("keys are scaled as well as queries", "heads[i] = part == 0 ?", "heads[i] = part <= 1 ?"),
+            Bug("a query sees the key after it", "T - t + index % t + 1}", "T - t + index % t + 2}"),
+            Bug("a query does not see itself", "T - t + index % t + 1}", "T - t + index % t}"),
+            Bug(
+                "the row's maximum is not taken off",
+                right="total += expf(weights[j] - largest)",
+                wrong="total += expf(weights[j])",
+                caught_by="attention_kernels_over_many_keys",
+            ),
+            Bug(
+                "the weights' derivative without delta",
+                right="weights[j] * (gradient[j] - delta)",
+                wrong="weights[j] * gradient[j]",
+            ),
+            Bug(
+                "delta from weights that were dropped twice",
+                right="delta += weights[j] * dp",
+                wrong="delta += weights[j] * dp * keep_scale",
+            ),
+            Bug(
+                "only the first 1,024 keys draw",
+                right="group = begin; group <= last; group += 32)",
+                wrong="group = begin; group <= last && group < begin + 32; group += 32)",
+                caught_by="attention_kernels_over_many_keys",
+            ),
+        ],
+    ),
+    Record(
+        attention.attend,
+        checks=[attention_to_a_cache_equals_that_over_everything],
+        bugs=[
+            Bug(
+                "attention to a cache: the past is forgotten",
+                right="past = k.shape[2] - q.shape[2]",
+                wrong="past = 0",
+                inside=attention._attend_in_blocks,
+            ),
+        ],
+        kernel_checks=[attention_kernels_with_a_past],
+        kernel_bugs=[Bug("the past is forgotten", "T - t + index % t + 1}", "index % t + 1}")],
+    ),
+]

@@ -1,0 +1,113 @@
+"""The records of the optimizer's functions."""
+
+import math
+
+import numpy as np
+import pytest
+
+from autograd import AdamW, Tensor, clip_grad_norm, optim
+from tests.operations.checks import close, numbers
+from tests.operations.record import Bug, Record
+
+
+def parameters(seed=0):
+    draw = np.random.default_rng(seed)
+    return [Tensor(draw.standard_normal(shape), requires_grad=True) for shape in ((3, 4), (4,), (40_000,))]
+
+
+def adamw_follows_its_formula():
+    """Against the textbook's formulas, array by array, in float64; the last array is longer than a chunk."""
+    params = parameters()
+    settings = [{"lr": 0.1, "weight_decay": 0.3}, {"lr": 0.02, "weight_decay": 0.0}]
+    groups = [{"params": params[::2], **settings[0]}, {"params": params[1::2], **settings[1]}]
+    expected = [p.data.copy() for p in params]
+    optimizer = AdamW(groups, betas=(0.8, 0.9), eps=1e-3)
+    m, v = [[np.zeros_like(p) for p in expected] for _ in range(2)]
+    draw = np.random.default_rng(1)
+    for t in range(1, 6):
+        for i, p in enumerate(params):
+            g = draw.standard_normal(p.shape)
+            p.grad[...] = g
+            lr, decay = settings[i % 2]["lr"], settings[i % 2]["weight_decay"]
+            expected[i] *= 1 - lr * decay
+            m[i] = 0.8 * m[i] + 0.2 * g
+            v[i] = 0.9 * v[i] + 0.1 * g * g
+            expected[i] -= lr * (m[i] / (1 - 0.8**t)) / (np.sqrt(v[i] / (1 - 0.9**t)) + 1e-3)
+        optimizer.step()
+        for p, want in zip(params, expected, strict=True):
+            np.testing.assert_allclose(p.data, want, rtol=1e-12, atol=1e-14)
+
+
+def clipping_scales_the_joint_norm():
+    params = parameters()
+    for p in params:
+        p.grad = np.ones(p.shape)
+    norm = math.sqrt(sum(p.size for p in params))
+    assert clip_grad_norm(params, norm + 1) == pytest.approx(norm) and params[0].grad.max() == 1
+    assert clip_grad_norm(params, 2.0) == pytest.approx(norm)
+    assert math.sqrt(sum((p.grad**2).sum() for p in params)) == pytest.approx(2.0, rel=1e-5)
+
+
+def adamw_and_norm_kernels(cupy):
+    runs = []
+    for to_device, dtype in ((np.asarray, np.float64), (cupy.asarray, np.float32)):
+        matrix, vector = (
+            Tensor(to_device(numbers(*shape, seed=4).astype(dtype)), requires_grad=True)
+            for shape in ((300, 7), (5,))
+        )
+        groups = [{"params": [matrix], "weight_decay": 0.3}, {"params": [vector], "weight_decay": 0.0}]
+        optimizer = AdamW(groups, lr=0.01)
+        for step in range(3):
+            for p in (matrix, vector):
+                gradient = to_device(numbers(*p.shape, seed=step).astype(dtype))
+                p.grad[...] = gradient * (10.0 if step == 1 else 0.001)
+            norm = optimizer.clip_grad_norm(5.0)
+            optimizer.step()
+        runs.append([matrix.data, vector.data, norm])
+    for expected, found in zip(*runs, strict=True):
+        close(found, expected)
+
+
+RECORDS = [
+    Record(
+        optim.adamw,
+        checks=[adamw_follows_its_formula],
+        bugs=[
+            Bug(
+                "AdamW: L2 in place of decoupled decay",
+                right="beta1, beta2 = betas",
+                wrong="beta1, beta2 = betas; g += weight_decay * p; weight_decay = 0.0",
+            ),
+            Bug("AdamW: m without bias correction", "(lr / (1 - beta1**step)) * m", "lr * m"),
+            Bug("AdamW: v without bias correction", "denominator *= 1 / math.sqrt(1 - beta2**step)", "pass"),
+            Bug(
+                "AdamW: the learning rate is left out of the decay",
+                right="        p *= 1 - lr * weight_decay",
+                wrong="        p *= 1 - weight_decay",
+            ),
+            Bug("AdamW: eps inside the root", "array_module(v).sqrt(v)", "array_module(v).sqrt(v + eps)"),
+        ],
+        kernel_checks=[adamw_and_norm_kernels],
+        kernel_bugs=[
+            Bug("the second moment without its correction", "sqrtf(square / bias_v)", "sqrtf(square)"),
+            Bug(
+                "weight decay that is not decoupled",
+                right="p[i] * (1.0f - lr * weight_decay)",
+                wrong="p[i] * (1.0f - weight_decay)",
+            ),
+        ],
+    ),
+    Record(
+        optim.norm,
+        checks=[clipping_scales_the_joint_norm],
+        bugs=[
+            Bug(
+                "the norm adds up norms, not squares",
+                right="xp.sqrt(sum(xp.vdot(x.ravel(), x.ravel()) for x in arrays))",
+                wrong="sum(xp.sqrt(xp.vdot(x.ravel(), x.ravel())) for x in arrays)",
+            ),
+        ],
+        kernel_checks=[adamw_and_norm_kernels],
+        kernel_bugs=[Bug("the norm adds up values, not squares", "total += x[i] * x[i]", "total += x[i]")],
+    ),
+]
