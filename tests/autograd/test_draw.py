@@ -7,7 +7,7 @@ import numpy as np
 
 import autograd as ag
 from autograd import Tensor, draw
-from autograd.draw import NO_GRADIENT
+from autograd.svg import NO_GRADIENT
 from tinygpt.config import GPTConfig
 from tinygpt.model import GPT
 
@@ -51,7 +51,7 @@ def test_gradients_appear_with_backward_although_the_tape_is_freed():
     loss.backward()
     text = words(graph)
     assert NO_GRADIENT not in text and "grad 1" in text
-    assert loss.node.vjps is None  # the picture kept nothing alive
+    assert loss.node.pullbacks is None  # the picture kept nothing alive
 
 
 def test_the_gradients_shown_are_those_of_the_tape():
