@@ -1,18 +1,19 @@
-"""Make the notebooks from notebooks/src: `python notebooks/build.py`, or `--check` that they are what would
-be made.
+"""Make the notebooks from notebooks/src, or `--check` that the committed ones are up to date.
 
 Each src/NN_title.py (jupytext's percent format) becomes NN_title.ipynb for learners, without the solutions,
-and solutions/NN_title.ipynb, both executed. `--check` compares, cell by cell:
+and solutions/NN_title.ipynb. Both are executed, two notebooks at a time, each on one thread.
+
+`--check` makes them too, changes nothing, and compares each cell with the committed one:
 - sources, cell ids and tags: exactly;
-- text that was printed: exactly, but numbers to 1 % (and below 1e-6 not at all), since the last digits depend
-  on the CPU and the versions of NumPy and BLAS;
-- pictures: that the same kinds are there. Their bytes change with matplotlib's version, so they are not
-  compared.
-Not compared: outputs of cells tagged `varies` (they depend on the machine), and those of cells tagged
-`corpus` where Tiny Shakespeare cannot be had. Everywhere: no cell may fail or warn, every check in a solution
-must pass, and learners' notebooks must not contain a line of a solution. Two run at a time, each on one
-thread. With `--check`, notebooks that train do it with smaller models (NOTEBOOKS_QUICK), and all learners'
-notebooks together must stay within the time limit.
+- printed text: exactly, except for numbers. Those may differ by 1 % (and below 1e-6 by anything), since their
+  last digits depend on the CPU and the versions of NumPy and BLAS;
+- pictures: only their kinds, since their bytes change with matplotlib's version.
+Outputs of cells tagged `varies` depend on the machine and are not compared. Nor are those of cells tagged
+`corpus` where there is no Tiny Shakespeare.
+
+Always: no cell may fail or warn, every check in a solution must pass, and a learner's notebook must not hold
+a line of a solution. With `--check`, notebooks that train do it with smaller models (NOTEBOOKS_QUICK), and
+all learners' notebooks together must stay within the time limit.
 """
 
 import argparse
@@ -36,28 +37,38 @@ TIME_LIMIT = 360  # seconds that --check allows all learners' notebooks together
 WIDEST_LINE = 104  # characters of code that fit on a page
 ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
+# The first lines of a solved notebook: it lies in notebooks/solutions, the workbook in notebooks.
+FIND_THE_WORKBOOK = """\
+import sys
+
+sys.path.insert(0, "..")  # the workbook lies one folder up
+
+"""
+
 
 class Problem(Exception):
-    """Something in a notebook that must not be."""
+    """Something in a notebook that must not be there."""
 
 
 # --- from source to notebook ----------------------------------------------------------------------
 
 
 def notebook_of(source, solved):
-    """The notebook, not yet executed, of a source file: for learners, or with the solutions."""
-    cells = []
-    for cell in jupytext.read(source).cells:
-        if "solution" in cell.metadata.get("tags", []) and not solved:
-            continue
+    """The notebook of a source file, not yet executed: for learners, or with the solutions."""
+    cells = jupytext.read(source).cells
+    if solved:
+        first_code = next(cell for cell in cells if cell.cell_type == "code")
+        first_code.source = FIND_THE_WORKBOOK + first_code.source
+    else:
+        cells = [cell for cell in cells if "solution" not in cell.metadata.get("tags", [])]
+    for number, cell in enumerate(cells):
         cell.source = with_solution(cell.source) if solved else without_solution(cell.source)
         if solved and cell.cell_type == "markdown":
             # links out of this folder start one deeper
             cell.source = cell.source.replace("](../", "](../../")
         cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
-        content = f"{len(cells)} {cell.cell_type} {cell.source}"
+        content = f"{number} {cell.cell_type} {cell.source}"
         cell.id = hashlib.sha256(content.encode()).hexdigest()[:12]
-        cells.append(cell)
     python = {"display_name": "Python 3", "language": "python", "name": "python3"}
     return new_notebook(cells=cells, metadata={"kernelspec": python, "language_info": {"name": "python"}})
 
@@ -67,17 +78,16 @@ def with_solution(source):
 
 
 def without_solution(source):
-    """The source with every block between the markers replaced by `...` and the number of lines that belong
-    there.
-    """
+    """The source with `...` and a number of lines in place of every block between the markers."""
     lines, block = [], None
     for line in source.split("\n"):
         if line.strip() == BEGIN:
             block = []
         elif line.strip() == END:
-            count = sum(map(bool, map(str.strip, block)))
+            count = sum(1 for solution_line in block if solution_line.strip())
+            length = "one line" if count == 1 else f"about {count} lines"
             indent = line[: len(line) - len(line.lstrip())]
-            lines.append(f"{indent}...  # your turn: {'one line' if count == 1 else f'about {count} lines'}")
+            lines.append(f"{indent}...  # your turn: {length}")
             block = None
         elif block is not None:
             block.append(line)
@@ -96,12 +106,14 @@ def solution_lines(source):
 
 
 def execute(notebook, folder):
-    """Run all cells in the folder, and leave nothing in the outputs that depends on when or where."""
-    environment = {**os.environ, **ONE_THREAD, "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE)])}
-    client = NotebookClient(
-        notebook, timeout=600, record_timing=False, resources={"metadata": {"path": str(folder)}}
-    )
-    # a kernel's remarks about itself
+    """Run all cells in the folder, and leave nothing in the outputs that depends on when or where.
+
+    The library is found through PYTHONPATH, the workbook only as it is for a learner: from the folder.
+    """
+    environment = {**os.environ, **ONE_THREAD, "PYTHONPATH": str(HERE.parent)}
+    resources = {"metadata": {"path": str(folder)}}
+    client = NotebookClient(notebook, timeout=600, record_timing=False, resources=resources)
+    # stderr has only what the kernel says about itself; a cell's warnings are among its outputs
     client.execute(env=environment, cwd=str(folder), stderr=subprocess.DEVNULL)
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -111,7 +123,7 @@ def execute(notebook, folder):
 
 
 def joined_streams(outputs):
-    """The same outputs, with what was printed in pieces (as they happened to arrive) in one piece."""
+    """The same outputs; printed text that arrived in pieces is in one piece."""
     joined = []
     for output in outputs:
         if output.output_type == "stream" and joined and joined[-1].get("name") == output.name:
@@ -133,25 +145,32 @@ def make(source, solved):
 
 
 def examine(notebook, solved, secrets):
-    """Raise Problem for outputs or sources that must not be."""
+    """Raise Problem for outputs or code that must not be there."""
     for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            text = text_of(output)
-            if output.get("name") == "stderr":
-                raise Problem(f"a cell warns:\n{text}")
-            if str(HERE.parent) in text or str(Path.home()) + os.sep in text:
-                raise Problem(f"a path of this machine in an output:\n{text[:300]}")
-            if solved and re.search("^[✗○] ", text, re.M):
-                raise Problem(f"a solution does not pass:\n{text}")
-        if cell.cell_type == "code" and max(map(len, cell.source.split("\n"))) > WIDEST_LINE:
+        if cell.cell_type == "code":
+            for output in cell.outputs:
+                examine_output(output, solved)
+            examine_code(cell.source, set() if solved else secrets)
+
+
+def examine_output(output, solved):
+    text = text_of(output)
+    if output.get("name") == "stderr":
+        raise Problem(f"a cell warns:\n{text}")
+    if str(HERE.parent) in text or str(Path.home()) + os.sep in text:
+        raise Problem(f"a path of this machine in an output:\n{text[:300]}")
+    if solved and re.search("^[✗○] ", text, re.M):
+        raise Problem(f"a solution does not pass:\n{text}")
+
+
+def examine_code(source, secrets):
+    for line in source.split("\n"):
+        if len(line) > WIDEST_LINE:
             raise Problem(
-                f"a line of code has more than {WIDEST_LINE} characters and will be cut off:\n{cell.source}"
+                f"a line of code has more than {WIDEST_LINE} characters and will be cut off:\n{line}"
             )
-        leaked = (
-            [] if solved else [line for line in secrets if line in map(str.strip, cell.source.split("\n"))]
-        )
-        if leaked and cell.cell_type == "code":
-            raise Problem(f"a learner's notebook contains the solution: {leaked[0]}")
+        if line.strip() in secrets:
+            raise Problem(f"a learner's notebook contains the solution: {line.strip()}")
 
 
 def text_of(output):
@@ -168,7 +187,7 @@ def differences(old, new, has_corpus):
     found = []
     for number, (a, b) in enumerate(zip(old.cells, new.cells, strict=True)):
         tags = b.metadata.get("tags", [])
-        if b.cell_type != "code" or "varies" in tags or "corpus" in tags and not has_corpus:
+        if b.cell_type != "code" or "varies" in tags or ("corpus" in tags and not has_corpus):
             continue
         if [kinds(output) for output in a.outputs] != [kinds(output) for output in b.outputs]:
             found.append(f"cell {number} has other kinds of output")
@@ -186,7 +205,7 @@ NUMBER = re.compile(r"[-+]?\d+\.?\d*(?:e[-+]?\d+)?")
 
 
 def same_text(a, b):
-    """Equal but for the last digits of numbers."""
+    """Whether two texts are equal, except for the last digits of numbers."""
     if NUMBER.sub("#", a) != NUMBER.sub("#", b):
         return False
     pairs = zip(map(float, NUMBER.findall(a)), map(float, NUMBER.findall(b)), strict=True)
@@ -199,52 +218,48 @@ def same_text(a, b):
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("numbers", nargs="*", help="only these notebooks, for example 1 4")
-    parser.add_argument(
-        "--check", action="store_true", help="change nothing; fail if the committed notebooks differ"
-    )
+    check_help = "change nothing; fail if the committed notebooks differ"
+    parser.add_argument("--check", action="store_true", help=check_help)
     options = parser.parse_args(argv)
     if options.check:
         os.environ["NOTEBOOKS_QUICK"] = "1"
     sources = sorted((HERE / "src").glob("[0-9]*.py"))
-    sources = [s for s in sources if not options.numbers or str(int(s.stem[:2])) in options.numbers]
-    has_corpus = shakespeare_at_hand()
+    if options.numbers:
+        sources = [source for source in sources if str(int(source.stem[:2])) in options.numbers]
+    has_corpus = finds_shakespeare()
     jobs = [(source, solved) for source in sources for solved in (False, True)]
-    failed, learners_time = [], 0.0
+    failed, learners_time = False, 0.0
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         for (source, solved), future in [(job, pool.submit(make, *job)) for job in jobs]:
-            name = f"{'solutions/' if solved else ''}{source.stem}"
             try:
                 path, notebook, seconds = future.result()
                 problems = finish(path, notebook, options.check, has_corpus)
             except Exception as error:
                 problems, seconds = [str(error)], 0.0
-            learners_time += 0.0 if solved else seconds
-            print(
-                f"{'FAILED' if problems else 'ok'}  {name}  {seconds:.0f} s",
-                *problems,
-                sep="\n    ",
-                flush=True,
-            )
-            failed += [name] if problems else []
+            name = f"solutions/{source.stem}" if solved else source.stem
+            verdict = "FAILED" if problems else "ok"
+            print(f"{verdict}  {name}  {seconds:.0f} s", *problems, sep="\n    ", flush=True)
+            failed = failed or bool(problems)
+            if not solved:
+                learners_time += seconds
     corpus = "shakespeare" if has_corpus else "python"
     print(f"learners' notebooks: {learners_time:.0f} s (limit {TIME_LIMIT} s); corpus: {corpus}")
-    return 1 if failed or options.check and learners_time > TIME_LIMIT else 0
+    too_slow = options.check and learners_time > TIME_LIMIT
+    return 1 if failed or too_slow else 0
 
 
 def finish(path, notebook, check, has_corpus):
     """Write the notebook, or compare it with the committed one; returns what is wrong."""
-    if check:
-        return (
-            differences(nbformat.read(path, 4), notebook, has_corpus) if path.exists() else ["is not there"]
-        )
-    nbformat.write(notebook, path)
-    return []
+    if not check:
+        nbformat.write(notebook, path)
+        return []
+    if not path.exists():
+        return ["is not there"]
+    return differences(nbformat.read(path, 4), notebook, has_corpus)
 
 
-def shakespeare_at_hand():
-    """Whether the notebooks will find Tiny Shakespeare (and not the substitute that they use without a
-    network).
-    """
+def finds_shakespeare():
+    """Whether the notebooks will find Tiny Shakespeare. Otherwise they use Python's standard library."""
     sys.path[:0] = [str(HERE.parent), str(HERE)]
     from workbook.corpus import load
 

@@ -5,9 +5,8 @@
 # and how fast?* That is a slope. Backpropagation finds millions of slopes at once, and it is easy to get wrong in a
 # way that still trains, only worse.
 #
-# So before we differentiate anything cleverly, we build the tool that tells us whether we did it right. It needs
-# nothing but subtraction and division. Every backward pass in these notebooks, and every one in the library, has to
-# get past it.
+# So before we differentiate anything, we build the tool that tells us whether we did it right. It needs only
+# subtraction and division. Every backward pass in these notebooks, and in the library, must pass it.
 #
 # **You will write** a central difference (1 line), a numerical gradient (6 lines) and a gradient check (3 lines).
 # **You need** Python, a little NumPy, and the idea that a derivative is a slope. About 45 minutes.
@@ -39,7 +38,7 @@ from workbook.slope import check, normalise, normalise_pullback, plot_errors, pl
 plot_nudge(math.exp, 0.0, 1.0)
 
 # %% [markdown]
-# The blue line looks off by less, and there is a reason. Write down Taylor's series to the right and to the left:
+# The blue line comes closer, and there is a reason. Write down Taylor's series to the right and to the left:
 #
 # $$f(x + h) = f(x) + h f'(x) + \tfrac{h^2}{2} f''(x) + \tfrac{h^3}{6} f'''(x) + \dots$$
 #
@@ -54,8 +53,8 @@ plot_nudge(math.exp, 0.0, 1.0)
 #
 # ### Exercise 1: the central difference
 #
-# Replace the `...`. The cell checks your answer and tells you what it thinks happened. As long as it is not solved,
-# the notebook goes on with a version of its own, so you can read on and come back.
+# Replace the `...`. The cell checks your answer and tells you what it thinks happened. Until it is solved, the notebook
+# goes on with a version of its own, so you can read on and come back.
 
 
 # %%
@@ -87,8 +86,8 @@ plot_errors(central_difference, np.sin, np.cos, 1.0)
 #
 # A computer keeps about 16 digits of a number in float64 and 7 in float32. Call the relative rounding error
 # $\varepsilon$: about $10^{-16}$ and $6 \cdot 10^{-8}$. When $h$ is tiny, $f(x+h)$ and $f(x-h)$ agree in nearly all of
-# their digits, and the subtraction throws those away. What survives is an error of about $\varepsilon$, and we then
-# divide it by the tiny $h$. In all,
+# their digits, and the subtraction throws those away. What is left is an error of about $\varepsilon$, and we divide it
+# by the tiny $h$. Together,
 #
 # $$\text{error} \approx \frac{h^2}{6} + \frac{\varepsilon}{h},$$
 #
@@ -113,13 +112,13 @@ for dtype in (np.float64, np.float32):
 # %% [markdown]
 # ## Many inputs: one nudge each
 #
-# A loss depends on many numbers. Its *gradient* is the list of slopes, one for each number while all others hold still;
+# A loss depends on many numbers. Its *gradient* is the list of slopes, one for each number while all others stay fixed;
 # it has the same shape as the numbers themselves.
 #
 # ### Exercise 2: the gradient by nudging
 #
 # Here `f` takes an array and returns one number. `np.ndindex(x.shape)` runs over all places of an array of any shape.
-# Leave `x` itself as it is: whoever called you still needs it.
+# Do not change `x` itself: the caller still needs it.
 
 
 # %%
@@ -153,8 +152,8 @@ numerical_gradient(lambda x: (x**2).sum(), np.array([[1.0, 2.0], [3.0, 4.0]]))  
 #
 # ## Many outputs: an upstream gradient
 #
-# Most functions inside a network return arrays, not one number. Somewhere further on stands the loss, and it sends back
-# a message: the slope of the loss with respect to each of our *outputs*. This is the **upstream gradient** $g$. Our job
+# Most functions inside a network return arrays, not one number. The loss comes somewhere later, and it sends back a
+# message: the slope of the loss with respect to each of our *outputs*. This is the **upstream gradient** $g$. Our job
 # is to turn it into the slopes with respect to our *inputs*:
 #
 # $$\frac{\partial L}{\partial x_j} = \sum_i g_i \, \frac{\partial y_i}{\partial x_j}$$
@@ -178,15 +177,15 @@ print("g random:  ", with_random.round(3))
 
 # %% [markdown]
 # Zero! The outputs always add up to 1, so their sum has no slope. A pullback for softmax that returns zeros *passes* a
-# check with ones, and so does much else that is wrong. Layer norm has the same blind spot.
+# check with ones, and so do many other wrong ones. Layer norm has the same blind spot.
 #
 # ### Exercise 3: a gradient check
 #
 # Write a check that you would trust. It gets a function, its pullback `pullback(x, g)`, a point `x`, and a random
 # generator. It returns whether the pullback is right.
 #
-# Your check will itself be checked: it is shown right pullbacks, which it must accept, and a row of wrong ones, each
-# made to slip through one kind of careless check.
+# Then your check is checked itself. It gets right pullbacks, which it must accept, and several wrong ones. Each of
+# those slips through one kind of careless check.
 
 
 # %%
@@ -206,13 +205,13 @@ gradient_check = check(gradient_check)
 # <details><summary>Hint 2</summary>The numerical side is your <code>numerical_gradient</code> of the function
 # <code>lambda z: (f(z) * g).sum()</code>.</details>
 # <details><summary>Hint 3</summary>Compare the <i>largest</i> difference with the largest true value times a small
-# number: 1e-6 is strict, and leaves room for what nudging cannot do better.</details>
+# number: 1e-6 is strict, and still leaves room for the error of nudging.</details>
 
 # %% [markdown]
 # ## Break it and watch
 #
 # Here is a function from a later notebook: subtract the mean, divide by the standard deviation. Its first pullback is
-# right. The second forgets that the standard deviation depends on `x` as well, the classic mistake in layer norm.
+# right. The second forgets that the standard deviation depends on `x` as well: the classic mistake in layer norm.
 
 
 # %%
@@ -230,14 +229,14 @@ for pullback in (normalise_pullback, forgetful_pullback):
     print(f"{pullback.__name__}: {'accepted' if passed else 'rejected'}")
 
 # %% [markdown]
-# A cosine that close to 1 means: training would go down the hill all the same, a little askew. No loss curve would ever
-# tell you. The check does, at once.
+# A cosine so close to 1 means that training would still go down the hill, only in a slightly wrong direction. No loss
+# curve would tell you. The check does, at once.
 #
 # ## One number for a million parameters
 #
 # Nudging each of a million parameters takes too long. But one *random direction* $v$ through all of them is a single
-# nudge: the slope of $L(x + t v)$ at $t = 0$ must be $\nabla L \cdot v$. If any entry of the gradient is wrong, a random
-# direction gives it away with probability 1.
+# nudge: the slope of $L(x + t v)$ at $t = 0$ must be $\nabla L \cdot v$. If any entry of the gradient is wrong, a
+# random direction shows it with probability 1.
 
 # %%
 x, g, v = np.random.default_rng(4).normal(size=(3, 1_000_000))
@@ -248,9 +247,9 @@ print(f"along v: {analytic:.4f} by formula, {numeric:.4f} by nudging, from two e
 # %% [markdown]
 # ## In the library
 #
-# [`autograd/gradcheck.py`](../autograd/gradcheck.py) does all of this with a formula of five points, which is better still,
-# and it knows corners: at 0, `relu` has a slope of 0 to the left
-# and of 1 to the right (the message shows them times the random upstream gradient), and no check can be right there.
+# [`autograd/gradcheck.py`](../autograd/gradcheck.py) does all of this with a formula of five points, which is even more
+# exact. It also recognises corners: at 0, `relu` has the slope 0 to the left and 1 to the right, and no check can be
+# right there. (The message shows both slopes times the random upstream gradient.)
 
 # %%
 from autograd import KinkError, Tensor, gradcheck, relu

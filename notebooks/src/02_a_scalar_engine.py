@@ -105,8 +105,8 @@ class Value:
 
     made = 0
 
-    def __init__(self, data, parents=(), vjps=(), name="leaf"):
-        self.data, self.parents, self.vjps, self.name = data, parents, vjps, name
+    def __init__(self, data, parents=(), pullbacks=(), name="leaf"):
+        self.data, self.parents, self.pullbacks, self.name = data, parents, pullbacks, name
         self.grad = None  # no gradient yet
         self.order = Value.made = Value.made + 1  # when it was made: 1, 2, 3, ...
 
@@ -123,14 +123,16 @@ def op(rule):
 
     def apply(*inputs):
         inputs = [x if isinstance(x, Value) else Value(x) for x in inputs]
-        out, vjps = rule(*(x.data for x in inputs))
-        return Value(out, inputs, vjps if isinstance(vjps, tuple) else (vjps,), rule.__name__)
+        out, pullbacks = rule(*(x.data for x in inputs))
+        if not isinstance(pullbacks, tuple):
+            pullbacks = (pullbacks,)
+        return Value(out, inputs, pullbacks, rule.__name__)
 
     return apply
 
 
 # %% [markdown]
-# (`vjp` is the usual short name of a pullback: *vector-Jacobian product*. For single numbers it is just a product.)
+# (Other libraries call a pullback *vjp*, short for vector-Jacobian product. For single numbers it is just a product.)
 #
 # Now compute something, and look at what was remembered:
 
@@ -142,9 +144,9 @@ loss = (d * 0.5).tanh()
 graph(loss, a=a, b=b, c=c, d=d, loss=loss)
 
 # %% [markdown]
-# Values flow from left to right. The gradients are not zero; there is **no gradient yet**. (Many tools draw 0.0 here, and
-# people search for a bug that is not there.) Nobody has walked back so far. (The picture needs no Graphviz:
-# [`autograd/draw.py`](../autograd/draw.py) draws it.)
+# Values flow from left to right. The gradients are not zero; there is **no gradient yet**. (Many tools draw 0.0 here,
+# and people search for a bug that is not there.) Nobody has walked back yet. (The picture needs no Graphviz:
+# [`autograd/svg.py`](../autograd/svg.py) draws it.)
 #
 # This is how it will go: start at the right
 # with slope 1, and let each value hand its gradient on to the values it was made from.
@@ -165,15 +167,15 @@ steps(loss, a=a, b=b, c=c, d=d, loss=loss)
 #
 # ## In which order?
 #
-# A value may hand on its gradient only when that gradient is *complete*: when everybody who used the value has contributed.
-# In the picture `c` has to wait for `d`, because `d` uses `c`.
+# A value may hand on its gradient only when that gradient is *complete*: when everything that used the value has added
+# its part. In the picture `c` has to wait for `d`, because `d` uses `c`.
 #
-# So each value must come **after all of its users**. An order like that is called (reverse) *topological*. Just following
-# the parents as you meet them is not enough: a value may be met early on a short path while a long path to it is still
-# under way.
+# So each value must come **after all of its users**. An order like that is called (reverse) *topological*. Just
+# following the parents as you meet them is not enough: you may meet a value early on a short path, while a long path to
+# it is not finished yet.
 #
-# There is a neat way to get one. A value can only be made from values that exist already. So whoever sorts by age, newest
-# first, has every user before its inputs.
+# There is a simple way to get one. A value can only be made from values that already exist. So sort by age, newest
+# first: then every user comes before its inputs.
 #
 # ### Exercise 2: the topological order
 
@@ -207,7 +209,7 @@ topological_order = check(topological_order)
 # - the root's own gradient is 1;
 # - contributions add up;
 # - gradients of *leaves* (values without parents) also add up over several backward passes, while those in the middle
-#   start anew each time. Before the first pass, `grad` is `None`.
+#   start again from 0 each time. Before the first pass, `grad` is `None`.
 
 
 # %%
@@ -220,18 +222,20 @@ def backward(root):
             value.grad = 0.0
     root.grad += 1.0
     for value in order:
-        for parent, vjp in zip(value.parents, value.vjps):
-            parent.grad += vjp(value.grad)
+        for parent, pullback in zip(value.parents, value.pullbacks):
+            parent.grad += pullback(value.grad)
     # END SOLUTION
 
 
 backward = check(backward)
 
 # %% [markdown]
-# <details><summary>Hint 1</summary>Three parts: set gradients to 0 where they must start anew, give the root its 1, walk.</details>
-# <details><summary>Hint 2</summary>The walk: for each value in topological order, for each parent with its vjp:
-# <code>parent.grad += vjp(value.grad)</code>.</details>
-# <details><summary>Hint 3</summary>Anew start: values with parents, and those whose grad is still None.</details>
+# <details><summary>Hint 1</summary>Three parts: set to 0 the gradients that must start again, give the root its 1,
+# walk.</details>
+# <details><summary>Hint 2</summary>The walk: for each value in topological order, for each parent with its pullback:
+# <code>parent.grad += pullback(value.grad)</code>.</details>
+# <details><summary>Hint 3</summary>These start from 0: values with parents, and values whose grad is still
+# None.</details>
 
 # %%
 a = Value(3.0)
@@ -241,11 +245,11 @@ backward(c)
 print("dc/da =", a.grad)
 
 # %% [markdown]
-# Four: $c = 4a$. With `=` it would have been 1, at each place the last contribution instead of the sum.
+# Four: $c = 4a$. With `=` it would have been 1: at each place the last contribution instead of the sum.
 #
 # ## Trust, but check
 #
-# Notebook 1's tool needs nothing but subtraction, so it works here too. Any expression will do:
+# Notebook 1's tool needs only subtraction and division, so it works here too. Any expression will do:
 
 
 # %%
@@ -266,8 +270,8 @@ for name, value, nudged in (
 # %% [markdown]
 # ## A network
 #
-# A neuron weighs its inputs, adds a bias and squeezes the result through `tanh`. Two layers of them can tell apart
-# what no straight line can: the points inside a ring from those on it.
+# A neuron weighs its inputs, adds a bias and squeezes the result through `tanh`. Two layers of them can separate what
+# no straight line can separate: the points inside a ring and the points on it.
 
 # %%
 points = []
@@ -335,18 +339,19 @@ curves = {
 plot_training(curves, points, lambda x, y: run(network, [x, y]).data)
 
 # %% [markdown]
-# A surprise: on this easy task the bug makes it *faster*. Old slopes keep pushing, like a ball that rolls downhill without
-# friction. But such a ball does not stop in the valley. At a rate of 0.1, with which the right loop works well (try it), it
-# shoots off to where every `tanh` is flat, has no slope left there, and never comes back.
+# A surprise: on this easy task the bug makes it *faster*. Old slopes keep pushing, like a ball that rolls downhill
+# without friction. But such a ball does not stop in the valley. The right loop works well at a rate of 0.1 (try it).
+# This one shoots off to a place where every `tanh` is flat. There it has no slope left, and it never comes back.
 #
 # A bug that sometimes helps is the hardest kind to notice. (Momentum is the tame version, with friction; notebook 5.)
 #
 # ## In the library
 #
-# You have just written the heart of [`autograd/tensor.py`](../autograd/tensor.py). Read `_walk` there: it is your `backward`.
-# The differences are small. It visits the newest node first with a heap, which gives the same order as your sort without
-# collecting everything beforehand. It keeps gradients of the middle in a dictionary and throws each away once used, since
-# they would fill the memory. It also frees the tape as it goes: a second `backward()` needs `retain_graph=True`, and says so.
+# You have just written the heart of [`autograd/tape.py`](../autograd/tape.py). Read `walk` there: it is your
+# `backward`. The differences are small. It visits the newest node first with a heap, which gives the same order as your
+# sort without collecting everything first. It keeps gradients of the middle in a dictionary and throws each away after
+# its use, since they would fill the memory. It also frees the tape as it goes: a second `backward()` needs
+# `retain_graph=True`, and says so.
 #
 # The rules in [`autograd/ops/elementwise.py`](../autograd/ops/elementwise.py) look like yours, too. The same picture, from
 # the library's tape:

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 3. Tensors and broadcasting
 #
-# The scalar engine of notebook 2 makes one node per number. A GPT has millions of numbers per layer, so real engines make
-# one node per *array*. The walk stays the same. What changes is that a rule now has an array coming in from upstream and
-# must hand arrays on, of the right **shape**.
+# The scalar engine of notebook 2 makes one node per number. A GPT has millions of numbers per layer, so real engines
+# make one node per *array*. The walk stays the same. What changes: a rule now gets an array from upstream, and must
+# hand on arrays of the right **shape**.
 #
 # **You will write** four pullbacks, 2 to 6 lines each: `unbroadcast`, `matmul`, `sum` and the lookup in a table.
 # After that you can differentiate anything a GPT is made of. **You need** notebook 2 and NumPy's shapes. About 60 minutes.
@@ -25,8 +25,8 @@ rng = np.random.default_rng(0)
 # %% [markdown]
 # ## All slopes at once: the Jacobian
 #
-# A function with 6 inputs and 6 outputs has 36 slopes. Written as a matrix, outputs down and inputs across, they are its
-# **Jacobian** $J$. We can find it by nudging each input in turn, as in notebook 1.
+# A function with 6 inputs and 6 outputs has 36 slopes. Written as a matrix with a row per output and a column per
+# input, they are its **Jacobian** $J$. We can find it by nudging each input in turn, as in notebook 1.
 #
 # **Predict.** What does the Jacobian look like for `tanh` of 6 numbers? For their sum? For a matrix product?
 
@@ -44,9 +44,9 @@ plot_jacobians(functions, rng.normal(size=(2, 3)))
 # Mostly white: zeros. `tanh` works element by element, so it fills only the diagonal. A sum connects each output to its
 # own inputs. Copying is the same picture, turned on its side! And in `x @ W` each row of `x` meets the same `W`.
 #
-# The chain rule with arrays is a product with this matrix, $\frac{\partial L}{\partial x} = J^\top g$. But **nobody builds
-# it**. For one layer of a GPT, $J$ would have $10^{12}$ entries, nearly all of them zero. A pullback computes $J^\top g$
-# directly. That is what the word *vector-Jacobian product* means, and it is all we will ever write.
+# The chain rule with arrays is a product with this matrix, $\frac{\partial L}{\partial x} = J^\top g$. But **nobody
+# builds it**. For one layer of a GPT, $J$ would have $10^{12}$ entries, nearly all of them zero. A pullback computes
+# $J^\top g$ directly. That is what the name *vector-Jacobian product* means. A pullback is all that we will ever write.
 
 # %%
 x, g = rng.normal(size=(2, 3)), rng.normal(size=(2, 3))
@@ -66,7 +66,7 @@ print("the same:", np.allclose(slow, fast.ravel()))
 #
 # $$\frac{\partial L}{\partial b_j} = \sum_i g_{ij} .$$
 #
-# Nothing new, only the old `+=` in disguise.
+# Nothing new: this is the old `+=` again.
 
 # %%
 plot_broadcast(np.array([1.0, -2.0, 0.5]), rng.normal(size=(4, 3)).round(1))
@@ -107,8 +107,8 @@ unbroadcast = check(unbroadcast)
 # <details><summary>Hint 3</summary>An empty tuple of axes sums over nothing, so no special case is needed.</details>
 #
 # With this, every elementwise rule of notebook 2 works on arrays of any shapes. For `x * y`:
-# `(unbroadcast(g * y, x.shape), unbroadcast(g * x, y.shape))`. That line stands in
-# [`autograd/ops/elementwise.py`](../autograd/ops/elementwise.py), word for word.
+# `(unbroadcast(g * y, x.shape), unbroadcast(g * x, y.shape))`. You find this line, word for word, in
+# [`autograd/ops/elementwise.py`](../autograd/ops/elementwise.py).
 #
 # ## Matrix products
 #
@@ -157,8 +157,8 @@ matmul = check(matmul)
 #
 # ## Summing forward is copying backward
 #
-# You have seen it in the pictures: the Jacobians of summing and of copying are each other's transposes. So the pullback of a
-# sum *copies*: every term of a sum moves it by exactly as much as itself, and gets all of `g`.
+# You have seen it in the pictures: the Jacobians of summing and of copying are each other's transposes. So the pullback
+# of a sum *copies*: when a term of a sum moves, the sum moves by the same amount. So every term gets all of `g`.
 #
 # **Predict.** `x` has shape `(3, 3)`. You sum over axis 1, so `g` has shape `(3,)`. If you simply broadcast `g` back to
 # `(3, 3)`, does NumPy complain? Is the result right?
@@ -180,14 +180,14 @@ sum_over = check(sum_over)
 # <details><summary>Hint 1</summary>Put the lost axis back with length 1: <code>np.expand_dims(g, axis)</code>.</details>
 # <details><summary>Hint 2</summary>Then stretch it: <code>np.broadcast_to(..., x.shape)</code>.</details>
 # <details><summary>Hint 3</summary>Do not divide by anything. That would be the mean.</details>
-# <details><summary>And the prediction?</summary>NumPy does not complain: it lines g up with the <i>last</i> axis, and every
-# column gets what belongs to a row. With a shape like (4, 3) you would have been warned.</details>
+# <details><summary>And the prediction?</summary>NumPy does not complain: it lines g up with the <i>last</i> axis, and
+# every column gets what belongs to a row. With a shape like (4, 3) it would have complained.</details>
 #
 # ## Looking up rows
 #
-# The first thing that a GPT does with a token is to look up its row in a table: `weight[ids]`. Row 2 may be asked for many
-# times in one batch, the letter *e* more often than *z*. Each place where a row was used sends a gradient back, and they
-# **add up**:
+# The first thing that a GPT does with a token is to look up its row in a table: `weight[ids]`. One batch may ask for
+# row 2 many times: the letter *e* comes more often than *z*. Each place where a row was used sends a gradient back, and
+# they **add up**:
 #
 # $$\frac{\partial L}{\partial w_v} = \sum_{i \,:\, \mathrm{ids}_i = v} g_i$$
 #
@@ -195,8 +195,8 @@ sum_over = check(sum_over)
 #
 # ### Exercise 4: embedding
 #
-# `ids` may have any shape; `weight[ids]` then has one axis more. Mind that NumPy has a trap here. You will see it if you walk
-# into it.
+# `ids` may have any shape; `weight[ids]` then has one axis more. Be careful: NumPy has a trap here. You will see it if
+# you fall into it.
 
 
 # %%

@@ -53,7 +53,7 @@ plot_prefixes("I LOVE YOU.")
 # All positive, adding up to 1. Add the same number to all logits, and nothing changes, since $e^{x_i + c} = e^c e^{x_i}$ and
 # the $e^c$ cancels.
 #
-# **Predict.** What does NumPy make of `np.exp(1000.0)`? And what, then, of the formula as it stands?
+# **Predict.** What does NumPy return for `np.exp(1000.0)`? And what does the formula above give then?
 #
 # ### Exercise 1: a softmax that survives
 #
@@ -86,12 +86,12 @@ softmax = check(softmax)
 #
 # $$\frac{\partial p_i}{\partial x_j} = \frac{\delta_{ij}\, e^{x_i}\, s - e^{x_i} e^{x_j}}{s^2} = p_i\,(\delta_{ij} - p_j),$$
 #
-# where $\delta_{ij}$ is 1 if $i = j$ and else 0. Now pull an upstream gradient $g$ back through this Jacobian:
+# where $\delta_{ij}$ is 1 if $i = j$ and 0 otherwise. Now pull an upstream gradient $g$ back through this Jacobian:
 #
 # $$\frac{\partial L}{\partial x_j} = \sum_i g_i\, p_i\,(\delta_{ij} - p_j) = p_j \Big( g_j - \sum_i g_i p_i \Big)$$
 #
-# Read it: each logit gets its own $g_j$, minus the average of all $g$, weighted with the probabilities; and all that in
-# proportion to $p_j$. If every $g$ is the same, nothing is left over. That is notebook 1's blind spot, now in a formula.
+# In words: each logit gets its own $g_j$ minus the average of all $g$, weighted with the probabilities. All of this is
+# multiplied by $p_j$. If every $g$ is the same, nothing is left. That is notebook 1's blind spot, now in a formula.
 #
 # ### Exercise 2: the pullback of softmax
 
@@ -117,13 +117,13 @@ dx = softmax_pullback(softmax(rng.normal(size=(3, 5))), rng.normal(size=(3, 5)))
 print("each row of the gradient adds up to zero:", np.abs(dx.sum(-1)).max() < 1e-12)
 
 # %% [markdown]
-# It has to: adding the same to all logits of a row changes nothing, so in that direction there is no slope. A free test for
-# any softmax gradient, by hand or by machine.
+# It has to: adding the same to all logits of a row changes nothing, so in that direction there is no slope. This is a
+# free test for any gradient of a softmax.
 #
 # ## Cross entropy: how surprised are you?
 #
-# The model gave the character that came a probability $p_t$. Its **surprise** is $-\log p_t$: none if it was sure, large if
-# it thought it impossible. The loss is the mean surprise.
+# The model gave a probability $p_t$ to the character that really came. Its **surprise** is $-\log p_t$: zero if the
+# model was sure, large if it thought the character impossible. The loss is the mean surprise.
 #
 # **Predict.** A model that knows nothing gives each of our $V$ characters the same probability. What is its loss?
 
@@ -145,9 +145,9 @@ print(f"-log(1/{V}) = ln {V} = {np.log(V):.4f}")
 #
 # $$\frac{\partial L}{\partial x_j} = p_j - \delta_{jt} .$$
 #
-# *What it said minus what came.* Nothing simpler can be imagined. (And nothing safer: chained, the logarithm's
-# $1/p_t$ would meet a $p_t$ that may have been rounded to 0. In the fused form that division has cancelled.) For the mean
-# over $N$ places each term gets a $1/N$.
+# *What it said minus what came.* It could not be simpler, or safer. (If you chain the two pullbacks, that of the
+# logarithm divides by $p_t$, which may have been rounded to 0. In the fused form this division has cancelled.) For the
+# mean over $N$ places each term gets a $1/N$.
 
 # %%
 plot_push_and_pull(np.array([1.2, 0.3, 2.0, -0.5, 0.8]), target=1, characters="aeiou")
@@ -224,16 +224,16 @@ loss, _ = cross_entropy(W[validation[:-1]], validation[1:])
 print(f"started at {losses[0]:.2f}; on text it has never seen: {loss:.2f}")
 
 # %% [markdown]
-# It began at $\ln V$ exactly, since all logits were 0, and it ends close to what counting pairs would give. No wonder: for this
-# model counting *is* the best solution, and gradient descent found it without ever being told to count. With the table
-# learned, look what is in it:
+# It began at $\ln V$ exactly, since all logits were 0, and it ends close to what counting pairs would give. No wonder:
+# for this model counting *is* the best solution, and gradient descent found it without ever being told to count. Now
+# look at what is in the table that it learned:
 
 # %%
 plot_bigrams(softmax(W), characters, np.bincount(train, minlength=V))
 
 # %% [markdown]
-# Each row is a distribution. After *q* comes *u*. After a space, the beginnings of words. After a line's end, capitals. (That is
-# for Shakespeare. In Python code, other things.) Let it speak:
+# Each row is a distribution. After *q* comes *u*. After a space, the beginnings of words. After a line's end, capitals.
+# (This is for Shakespeare. In Python code you will see other things.) Let it speak:
 
 # %% tags=["varies"]
 rng, this, sample = np.random.default_rng(1), number["\n"], []
@@ -264,9 +264,9 @@ plot_losses(
 )
 
 # %% [markdown]
-# Without the $1/N$ each step is 2,048 times too long, and the loss leaps out of the picture at once. With the sign flipped
-# the loss only rises. And large initial logits cost hundreds of steps just to unlearn false certainty: a loss that begins far
-# above $\ln V$ and falls steeply at first is a sign of it.
+# Without the $1/N$ each step is 2,048 times too long, and the loss leaps out of the picture at once. With the sign
+# flipped the loss only rises. And large initial logits cost hundreds of steps, only to unlearn false certainty. You
+# recognise this by a loss that begins far above $\ln V$ and falls steeply at first.
 #
 # ## In the library
 #
@@ -276,7 +276,7 @@ plot_losses(
 #
 # ## What you have now
 #
-# - Softmax does not mind a shift, so shift it to safety; and its gradient's rows add up to 0.
+# - A shift does not change softmax, so shift its input to safe numbers. The rows of its gradient add up to 0.
 # - The gradient of softmax and cross entropy is *what it said minus what came*, over $N$.
 # - Three numbers to compare any character model with: guessing, single characters, pairs.
 #

@@ -53,8 +53,8 @@ plot_depth(
 )
 
 # %% [markdown]
-# A factor per layer is a power over layers: the signal explodes or dies, and so does its gradient on the way back. A layer
-# norm sets it straight at every layer, whatever the weights do.
+# A factor at every layer becomes a power after many layers: the signal explodes or dies, and so does its gradient on
+# the way back. A layer norm brings the signal back to size 1 at every layer, whatever the weights do.
 #
 # ## Layer norm, composed
 #
@@ -63,8 +63,8 @@ plot_depth(
 # $$\mu = \frac{1}{C}\sum_i x_i, \qquad \sigma^2 = \frac{1}{C}\sum_i (x_i - \mu)^2, \qquad
 # \hat x_i = \frac{x_i - \mu}{\sqrt{\sigma^2 + \varepsilon}}, \qquad y_i = w_i\, \hat x_i + b_i$$
 #
-# Two details trip people over. The variance divides by $C$, not by $C - 1$ (PyTorch's `var` has the other default!). And
-# $\varepsilon$ goes *inside* the root. It is there for rows whose values are all equal.
+# Two details cause many mistakes. The variance divides by $C$, not by $C - 1$ (PyTorch's `var` has the other default!).
+# And $\varepsilon$ goes *inside* the root. It is there for rows whose values are all equal.
 #
 # ### Exercise 1: layer norm from parts
 #
@@ -97,9 +97,9 @@ for tensor in (x, weight, bias):
 ag.draw(layer_norm(x, weight, bias), x=x, weight=weight, bias=bias)
 
 # %% [markdown]
-# It works, and costs eight operations (one, if you have not solved the exercise: then you see the library's). Each keeps an
-# array of the size of `x` for the way back. In a GPT that is a waste of memory and time, so layer norm is *fused*: one
-# operation with a backward pass worked out on paper. Let us do that.
+# It works, and costs eight operations (or one, if you have not solved the exercise: then you see the library's
+# version). Each keeps an array of the size of `x` for the way back. In a GPT that is a waste of memory and time, so
+# layer norm is *fused*: one operation with a backward pass worked out on paper. Let us do that.
 #
 # ## The derivation
 #
@@ -128,17 +128,17 @@ ag.draw(layer_norm(x, weight, bias), x=x, weight=weight, bias=bias)
 #
 # ## What it means
 #
-# Adding the same to all of $x$ does not change the result. Neither does making $x$ larger, nearly. Where nothing changes there
-# is no slope: the gradient can have no part along $(1, 1, \dots, 1)$ and none along $\hat x$. The formula takes out just
-# these two. With three channels it can be drawn. We look along $(1, 1, 1)$, so that direction is gone already, and all
-# possible $\hat x$ lie on a circle.
+# If you add the same number to all of $x$, the result does not change. If you make $x$ larger, it does not change
+# either (except for $\varepsilon$). Where nothing changes there is no slope: the gradient can have no part along
+# $(1, 1, \dots, 1)$ and none along $\hat x$. The formula takes out exactly these two parts. With three channels it can be
+# drawn. We look along $(1, 1, 1)$, so we do not see this direction, and all possible $\hat x$ lie on a circle.
 
 # %%
 plot_projection(np.array([2.0, -0.5, 0.3]), np.array([1.5, 0.5, -1.8]))
 
 # %% [markdown]
-# Blue is what is left of gold when red, its share along $\hat x$, is taken out: a tangent to the circle. $\hat x$ can move
-# only along the circle, so what else could it be?
+# Red is the part of gold along $\hat x$. Take it away from gold, and blue is left: a tangent to the circle. It must be
+# a tangent, because $\hat x$ can only move along the circle.
 #
 # ### Exercise 2: the fused backward pass
 #
@@ -161,7 +161,7 @@ layer_norm_pullback = check(layer_norm_pullback)
 # %% [markdown]
 # <details><summary>Hint 1</summary>Begin with <code>dxhat = dout * weight</code>.</details>
 # <details><summary>Hint 2</summary>Both means run over channels: <code>.mean(-1, keepdims=True)</code>.</details>
-# <details><summary>Hint 3</summary>weight and bias served every row, so their gradients are sums over rows:
+# <details><summary>Hint 3</summary>Every row used the same weight and bias, so their gradients are sums over rows:
 # <code>.sum(0)</code>.</details>
 #
 # Two tests that any layer norm must pass, without a single finite difference:
@@ -187,13 +187,14 @@ for C in (8, 64, 384):
     print(f"{C:8d}   {cosine:.4f}                      {((C - 1) / C) ** 0.5:.4f}")
 
 # %% [markdown]
-# At the width of a real GPT the one is off by a cosine of 0.999 and the other by a thousandth. Such a network trains. It would
-# train better if it were right, and nobody will ever know, unless somebody checks with a random upstream gradient in float64.
+# At the width of a real GPT the first has a cosine of 0.999 with the right gradient, and the second is a thousandth too
+# short. Such a network trains. It would train better with the right gradient, but nobody will know unless somebody
+# checks with a random upstream gradient in float64.
 #
 # ## AdamW: a step of the right length
 #
-# Plain gradient descent takes the same learning rate for every parameter. In a ravine, steep across and shallow along, it
-# must be small enough for the steep direction, and then it crawls along the other.
+# Plain gradient descent takes the same learning rate for every parameter. A ravine is steep across and nearly flat
+# along. There the rate must be small enough for the steep direction, and then it is far too small for the flat one.
 #
 # Adam keeps two running averages for each parameter: $m$ of its gradient, and $v$ of the gradient's square. It steps by
 # $m / \sqrt v$. A parameter whose gradients are all large gets the same step as one whose gradients are all small. What counts
@@ -245,11 +246,11 @@ adamw_step = check(adamw_step)
 print(f"without correction: {(1 - 0.9) / (1 - 0.999) ** 0.5:.2f} times the learning rate")
 
 # %% [markdown]
-# Three times too long, at the very moment when the network knows least.
+# Three times too long, exactly when the network knows least.
 #
 # ### The ravine
 #
-# **Predict.** Steep across, shallow along. Which of the three gets to the star?
+# **Predict.** Steep across, nearly flat along. Which of the three gets to the star?
 
 
 # %%
@@ -273,14 +274,14 @@ def adamw(rate, n=60, weight_decay=0.0):
 plot_paths({"gradient descent": sgd(0.045), "momentum": sgd(0.02, 0.8), "AdamW": adamw(0.3)})
 
 # %% [markdown]
-# Gradient descent bounces from wall to wall. Momentum averages the bouncing away, and what is left points along the valley.
-# AdamW sets off at the same speed in both directions, as if the ravine were round. It pays for that at the end: its steps keep
-# their length, so it circles the goal. That is what learning-rate schedules are for.
+# Gradient descent bounces from wall to wall. Momentum averages the bouncing away, and what is left points along the
+# valley. AdamW starts at the same speed in both directions, as if the ravine were round. The price comes at the end:
+# its steps keep their length, so it circles around the goal. Learning-rate schedules solve this.
 #
 # ### Break it: L2 in place of decay
 #
-# Two weights, one with large gradients, the other with small ones, both pure noise: nothing to be learned from. Both should
-# fade away.
+# Take two weights, one with large gradients, the other with small ones. Both gradients are pure noise, from which
+# nothing can be learned. Both weights should fade away.
 
 
 # %%
@@ -298,7 +299,7 @@ def fade(l2, n=400, decay=0.3, lr=0.01):
 plot_decay({"L2: added to the gradient": fade(True), "AdamW: decoupled": fade(False)})
 
 # %% [markdown]
-# Under L2 the weight with the large gradients stays where it is. Decoupled, both decay alike.
+# With L2 the weight with the large gradients stays where it is. With decoupled decay, both shrink alike.
 #
 # ## In the library
 #
@@ -322,7 +323,7 @@ print("the library:", p.data.round(6), "  yours:", ours[0].round(6))
 # ## What you have now
 #
 # - A fused backward pass that you derived yourself, and two geometric tests for it.
-# - Slips that cost a thousandth hide from every loss curve, but not from a check in float64.
+# - No loss curve shows a slip of a thousandth. A check in float64 does.
 # - Adam's step does not depend on the size of gradients; bias correction is for the start; decay belongs to the weights.
 #
 # Next: [6. Causal attention](06_causal_attention.ipynb), the part that lets a token look back.

@@ -32,15 +32,17 @@ rng = np.random.default_rng(0)
 #
 # ## Nobody may look ahead
 #
-# A language model predicts position $i + 1$ from positions up to $i$. If position $i$ could look at $i + 1$, the task would be
-# trivial, and what it learned worthless. So query $i$ may look at keys $j \le i$ only: the past, and itself.
+# A language model predicts position $i + 1$ from positions up to $i$. If position $i$ could look at $i + 1$, the task
+# would be trivial, and what the model learned would be worthless. So query $i$ may look at keys $j \le i$ only: the
+# past, and itself.
 #
 # **Predict.** Take scores that are all 0, mask the future, and apply the softmax. What is the first row of the weights? And
 # the fourth?
 #
 # ### Exercise 1: causal weights
 #
-# Which score has the weight 0, since $e^{\text{score}} = 0$? `np.triu(np.ones((T, T), bool), 1)` is `True` above the diagonal.
+# Which score has the weight 0? It must have $e^{\text{score}} = 0$. `np.triu(np.ones((T, T), bool), 1)` is `True` above
+# the diagonal.
 
 
 # %%
@@ -59,8 +61,8 @@ causal_weights = check(causal_weights)
 # %% [markdown]
 # <details><summary>Hint 1</summary>Replace the scores of the future by <code>-np.inf</code>, before the softmax.</details>
 # <details><summary>Hint 2</summary><code>np.where(future, -np.inf, scores)</code> broadcasts over leading axes.</details>
-# <details><summary>Hint 3</summary>Then notebook 4's stable softmax over the last axis. No row is all -inf, for each
-# position sees itself.</details>
+# <details><summary>Hint 3</summary>Then notebook 4's stable softmax over the last axis. No row is all -inf, because
+# each position sees itself.</details>
 
 # %%
 plot_maps(
@@ -85,8 +87,8 @@ plot_maps(
 plot_scale([4, 16, 64, 256], np.random.default_rng(1))
 
 # %% [markdown]
-# Where $p$ is 0, so is the gradient: a position that is not looked at can never learn to be looked at. Divided by $\sqrt D$,
-# scores have size 1 whatever $D$ is, and at the start everybody looks at everything a little.
+# Where $p$ is 0, the gradient is 0 too: a position that no query looks at can never learn to be looked at. Divided by
+# $\sqrt D$, scores have size 1 whatever $D$ is, and at the start every query looks at everything a little.
 #
 # ### Exercise 2: attention
 
@@ -120,7 +122,7 @@ print("positions that changed:", np.flatnonzero((before != after).any(-1)))
 # %% [markdown]
 # ## The way back
 #
-# It looks frightening only until you take it step by step. Forward, with $\alpha = 1/\sqrt D$:
+# It looks difficult, but only until you take it step by step. Forward, with $\alpha = 1/\sqrt D$:
 #
 # $$S = \alpha\, Q K^\top, \qquad P = \mathrm{softmax}(S), \qquad O = P V$$
 #
@@ -238,13 +240,13 @@ print("forward: ", np.allclose(merge_heads(ours), out.data))
 print("backward:", np.allclose(np.concatenate([merge_heads(g) for g in grads], -1), qkv.grad))
 
 # %% [markdown]
-# The library's version never computes most of the future, since it goes through the queries in blocks and stops each block's
-# keys where they end. Otherwise it is what you wrote.
+# The library's version never computes most of the future: it goes through the queries in blocks, and takes only the
+# keys that a block may see. Otherwise it is what you wrote.
 #
 # ## What does it look at?
 #
-# Let us train one head on a small task: *random letters; at each position, say which letter stood three places before.* There is
-# nothing to learn but where to look. A letter comes in as a row of a table, plus a row for its position.
+# Let us train one head on a small task: *random letters; at each position, say which letter stood three places before.*
+# All there is to learn is where to look. A letter comes in as a row of a table, plus a row for its position.
 
 
 # %%
@@ -309,7 +311,7 @@ plot_maps({"before training": untrained, "after training": trained})
 #
 # ## Break it and watch
 #
-# Now an impossible task: predict the *next* letter, of random letters. The best that anybody can do is $\ln 12$.
+# Now an impossible task: predict the *next* letter, of random letters. The best possible loss is $\ln 12$.
 #
 # **Predict.** What happens to the loss if the mask is forgotten?
 

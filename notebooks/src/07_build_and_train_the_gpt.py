@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 7. Build and train the GPT
 #
-# Everything is on the table: tensors, softmax and cross entropy, layer norm, AdamW, attention. What is left is to put it
-# together. A GPT is surprisingly little code. Getting it *right* is the art, because a wrong one still learns something.
-# So here, too, nothing is believed before it is checked.
+# Everything is on the table: tensors, softmax and cross entropy, layer norm, AdamW, attention. What is left is to put
+# it together. A GPT is surprisingly little code. Getting it *right* is the hard part, because a wrong one still learns
+# something. So here, too, we believe nothing before it is checked.
 #
 # **You will write** a batch, a block, the whole model, its first weights, a learning-rate schedule and the choice of the
 # next character: six functions, 2 to 6 lines each. Then it trains, for about 90 seconds, and writes.
@@ -87,9 +87,10 @@ print("predicts", show(y[0]))
 plot_block()
 
 # %% [markdown]
-# Why add? Think of the way back. From notebook 2 you know that a sum hands its gradient on unchanged, to both sides. So the
-# blue line is a motorway for gradients: the first block hears from the loss directly, however many blocks lie between.
-# And that is why the norms stand on the side roads. On the blue line they would be toll stations.
+# Why add? Think of the way back. From notebook 2 you know that a sum hands its gradient on unchanged, to both sides. So
+# the blue line is a motorway for gradients: the first block hears from the loss directly, however many blocks lie
+# between. And that is why the norms stand on the side roads. On the blue line, every gradient would have to pass
+# through them.
 #
 # The parameters are in a dictionary, named as in GPT-2. `linear(x, p, "mlp.c_fc")` and `norm(x, p, "ln_1")` look theirs up.
 # Attention mixes between positions; the **MLP** then works on each position by itself: to $4C$ channels, a `gelu` (a
@@ -211,7 +212,7 @@ print(f"{sum(p.size for p in model.values()):,} parameters in {len(model)} array
 # %% [markdown]
 # ## Three tests before any training
 #
-# **First: does it start at $\ln V$?** A model whose loss starts elsewhere has an opinion that nobody gave it.
+# **First: does it start at $\ln V$?** A model whose loss starts elsewhere has an opinion before it has seen any text.
 
 # %% tags=["corpus"]
 x, y = batch(train, np.arange(0, 64_000, 1000), T)
@@ -222,8 +223,9 @@ for scale in (1.0, 10.0):
     print(f"weights times {scale:.0f}: {verdict}")
 
 # %% [markdown]
-# **Second: is every slope right?** Your pieces were checked one by one; now the whole. A tiny GPT in float64, and every
-# single one of its parameters nudged, as in notebook 1. Here the library's check does it, with a random upstream gradient.
+# **Second: is every slope right?** Your pieces were checked one by one; now check the whole. Take a tiny GPT in
+# float64, and nudge every single one of its parameters, as in notebook 1. The library's check does it here, with a
+# random upstream gradient.
 
 # %%
 tiny = new_model(V=5, T=4, C=4, L=2, dtype=np.float64, scale=20.0)
@@ -260,9 +262,10 @@ plot_overfitting(losses, np.log(V))
 # %% [markdown]
 # ## How fast to learn, and when
 #
-# AdamW's averages are worth little in the first steps, so the learning rate rises along a straight line to its peak (the
-# **warm-up**): at step 0 it is $\text{peak}/\text{warmup}$, at step 1 twice that, and so on. Later, near the valley floor,
-# long steps only jump from slope to slope. So it falls along half a cosine, down to `lowest` at step `last`:
+# AdamW's averages are worth little in the first steps, so the learning rate rises along a straight line to its peak
+# (the **warm-up**): at step 0 it is $\text{peak}/\text{warmup}$, at step 1 twice that, and so on. Later, near the
+# bottom of the valley, long steps only jump from one side to the other. So it falls along half a cosine, down to
+# `lowest` at step `last`:
 #
 # $$\text{lowest} + (\text{peak} - \text{lowest}) \cdot \tfrac12 \Big(1 + \cos\big(\pi \, \tfrac{\text{step} - \text{warmup}}{\text{last} - \text{warmup}}\big)\Big)$$
 #
@@ -309,8 +312,8 @@ plot_temperatures(logits, [(1.0, 20), (0.5, 20), (2.0, 20), (1.0, 5)])
 # %% [markdown]
 # ### Exercise 6: the next character
 #
-# To draw with a random number $u$ between 0 and 1: line the probabilities up one after another, and see in whose stretch
-# $u$ falls. `np.searchsorted(np.cumsum(p), u, side="right")` does exactly that.
+# To draw with a random number $u$ between 0 and 1: put the probabilities one after another on a line from 0 to 1, and
+# see in whose part $u$ falls. `np.searchsorted(np.cumsum(p), u, side="right")` does exactly that.
 
 
 # %%
@@ -347,10 +350,10 @@ def write(p, n, prompt="\n", temperature=0.8, top_k=20, seed=0):
 # %% [markdown]
 # ## Train it
 #
-# **Predict.** Where does the curve start? When will it cross the line of the single characters, when that of the pairs? At
-# which loss will you first recognise a word?
+# **Predict.** Where does the curve start? When will it cross the line of the single characters, and when that of the
+# pairs? At which loss will you first recognise a word?
 #
-# Then run, and watch. The picture is drawn anew as it goes.
+# Then run, and watch. The picture is drawn again and again as it goes.
 
 # %% tags=["varies"]
 optimizer = ag.AdamW(model.values(), betas=(0.9, 0.98), weight_decay=0.1)
@@ -383,10 +386,10 @@ for step, sample in live.samples.items():
         print(f"\n--- after {step} steps ---\n{sample[:120].strip()}")
 
 # %% [markdown]
-# Read the samples from top to bottom. First noise; then the right letters in no order; then spaces at the right distance;
-# then syllables, line breaks, names in capitals with a colon; at last words. Nobody told it what a word is. And every one of
-# those steps was bought with the same move: *what it said minus what came*, pulled back through functions that you have
-# written yourself.
+# Read the samples from top to bottom. First noise; then the right letters in no order; then spaces at the right
+# distance; then syllables, line breaks, names in capitals with a colon; finally words. Nobody told it what a word is.
+# And each of those steps came from the same move: *what it said minus what came*, pulled back through functions that
+# you have written yourself.
 #
 # Play with the knobs:
 
@@ -396,12 +399,12 @@ for temperature, top_k in ((0.1, V), (0.8, 20), (1.5, V)):
     print(write(model, 160, temperature=temperature, top_k=top_k).strip(), "\n")
 
 # %% [markdown]
-# Near 0 it dares only the likeliest, and soon says the same again and again. At 1.5 it dares too much.
+# Near 0 it takes only the most likely character, and soon repeats itself. At 1.5 it takes too many unlikely ones.
 #
 # ## Break it and watch
 #
-# Four small models, each trained for a moment. **Predict** each curve before you look: one as it should be; one without
-# positions; one whose weights start five times too large; and one whose targets were not moved on by one.
+# Four small models, each trained for a short time. **Predict** each curve before you look: one as it should be; one
+# without positions; one whose weights start five times too large; and one whose targets were not moved on by one.
 
 
 # %%
@@ -451,9 +454,9 @@ folder = save(twin, ag.AdamW(twin.parameters()), characters, steps)
 # ## In the library
 #
 # [`tinygpt/model.py`](../tinygpt/model.py) is what you wrote, as classes. [`train.py`](../train.py) is your loop, with
-# evaluation, checkpoints and resuming around it. [`tinygpt/parallel.py`](../tinygpt/parallel.py) spreads a batch over
-# threads, and [`tinygpt/generate.py`](../tinygpt/generate.py) keeps the keys and values of past positions, so that it need
-# not compute them again for each new character, as `write` does. `python train.py` takes three minutes and reaches 1.59.
+# evaluation, checkpoints and resuming around it. [`tinygpt/parallel/workers.py`](../tinygpt/parallel/workers.py)
+# spreads a batch over threads. [`tinygpt/generate.py`](../tinygpt/generate.py) keeps the keys and values of past
+# positions; `write` computes them again for each new character. `python train.py` takes three minutes and reaches 1.59.
 #
 # ## What you have now
 #

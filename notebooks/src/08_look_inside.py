@@ -44,24 +44,25 @@ ids, targets = windows[:, :-1], windows[:, 1:]  # text that the model has never 
 # %% [markdown]
 # ## A forward pass with windows in it
 #
-# This is notebook 7's model once more, with the library's layers, except that it keeps what passes by: the residual stream
-# after the embedding and after each block, and the attention weights. `change` may tamper with a part's result on the way.
+# This is notebook 7's model once more, with the library's layers, except that it keeps what passes by: the residual
+# stream after the embedding and after each block, and the attention weights. `change` may change a part's result on the
+# way.
 
 
 # %%
 def run(ids, change=lambda part, block, result: result):
     """(logits, streams, maps): streams a list of (B, T, C), maps a list of (B, H, T, T)."""
     t = model.transformer
-    tamper = lambda part, i, x: ag.Tensor(change(part, i, x.data))
+    changed = lambda part, i, x: ag.Tensor(change(part, i, x.data))
     with ag.no_grad():
         x = t.wte(ids) + t.wpe.weight[: ids.shape[1]]
         streams, maps = [x.data], []
         for i, block in enumerate(t.h):
             qkv = block.attn.c_attn(block.ln_1(x))
             maps.append(attention_weights(qkv.data, config.n_head))
-            heads = tamper("heads", i, ag.causal_attention(qkv, config.n_head))  # (B, T, C)
+            heads = changed("heads", i, ag.causal_attention(qkv, config.n_head))  # (B, T, C)
             x = x + block.attn.c_proj(heads)
-            x = x + tamper("mlp", i, block.mlp(block.ln_2(x), None))
+            x = x + changed("mlp", i, block.mlp(block.ln_2(x), None))
             streams.append(x.data)
         return model.head(t.ln_f(x)), streams, maps
 
@@ -95,9 +96,10 @@ _, _, few = run(tokenizer.encode(snippet)[None])
 plot_maps([weights[0] for weights in few], snippet)
 
 # %% [markdown]
-# Typical finds: a stripe just below the diagonal (a head that looks *one back*); a broad smear over the last few characters;
-# columns, where everybody looks at the same place, often a space, a line break or the first character. A head that has
-# nothing to say must look *somewhere*, for its row adds up to 1. Such a resting place is called an **attention sink**.
+# Typical patterns: a stripe just below the diagonal (a head that looks *one back*); a broad band over the last few
+# characters; columns, where all positions look at the same place, often a space, a line break or the first character. A
+# head that has nothing to say must look *somewhere*, because its row adds up to 1. Such a resting place is called an
+# **attention sink**.
 #
 # One text proves little. So measure it, over many.
 #
@@ -131,9 +133,9 @@ plot_profiles(profiles)
 #
 # ## Switch it off
 #
-# Looking does not prove that it matters. To know, take the part away and see what breaks: an **ablation**. The result of
-# attention has the heads side by side, head 0 in the first $D = C / H$ channels, head 1 in the next, and so on. Set a head's
-# channels to 0 before `c_proj`, and nothing of what it found gets into the stream.
+# That a head looks somewhere does not prove that it matters. To know, take the head away and see what breaks: an
+# **ablation**. The result of attention has the heads side by side, head 0 in the first $D = C / H$ channels, head 1 in
+# the next, and so on. Set a head's channels to 0 before `c_proj`, and nothing of what it found gets into the stream.
 #
 # ### Exercise 2: ablate a head
 
@@ -181,22 +183,22 @@ plot_ablation(costs)
 # %% tags=["varies"]
 by_cost = sorted((name for name in costs if " head " in name), key=costs.get, reverse=True)
 mine = f"{my_guess[0]} head {my_guess[1]}"
-print(f"dearest head: block {by_cost[0]}; cheapest: block {by_cost[-1]}")
+print(f"costs most: block {by_cost[0]}; costs least: block {by_cost[-1]}")
 print(f"your guess, block {mine}, is number {by_cost.index(mine) + 1} of {len(by_cost)}")
 
 # %%
 print("losing the first block's heads costs something:", costs["1 all heads"] > 0.05)
 
 # %% [markdown]
-# Compare with the profiles above: the dear heads are mostly those with a peak. Now add up the costs of a block's single heads
-# and compare with *all heads* of that block. They do not agree. Heads stand in for each other, or work only together. "What
-# is this head responsible for?" is a question without a clean answer, and an honest reason to be careful with nice stories
-# about heads.
+# Compare with the profiles above: the costly heads are mostly those with a peak. Now add up the costs of a block's
+# single heads and compare the sum with *all heads* of that block. They do not agree. Heads can replace each other, or
+# work only together. "What is this head responsible for?" has no simple answer. So be careful with nice stories about
+# heads.
 #
 # ## What would each layer say?
 #
-# All blocks write into the same stream, and the head reads that stream at the end. So nothing prevents us from reading it
-# *earlier*: take the stream after any block, apply the last norm and the head, and see what the model would say if it stopped
+# All blocks write into the same stream, and the head reads that stream at the end. So we can also read it *earlier*:
+# take the stream after any block, apply the last norm and the head, and see what the model would say if it stopped
 # thinking here. This is called the **logit lens**.
 #
 # ### Exercise 3: the logit lens
@@ -235,8 +237,8 @@ lenses = [logit_lens(x, last_norm, head)[0] for x in stages]
 plot_lens(lenses, piece[:-1], piece[1:], characters)
 
 # %% [markdown]
-# Each row is a stage, each cell the character it finds most likely; the darker, the surer. Green and bold: that came indeed.
-# From top to bottom opinions change, mostly for the better, and mostly in the middle of words.
+# Each row is a stage, each cell the character it finds most likely; the darker, the surer. Green and bold: this is what
+# really came. From top to bottom opinions change, mostly for the better, and mostly in the middle of words.
 #
 # The same as one number per stage, over all sixty windows:
 
@@ -249,13 +251,13 @@ names = ["embedding"] + [f"block {i + 1}" for i in range(config.n_layer)]
 plot_losses_by(stage_losses, names, references, "read after")
 
 # %% [markdown]
-# The first point surprises many: far above even the single characters. The embedding is *not* a bigram model. `wte` serves as
-# the head, too, so a stream that holds just the character's own row points at the same character again: the lens says "once
-# more", and is sure of it. It is the first block's work to turn *what I have read* into *what comes next*.
+# The first point surprises many: far above even the single characters. The embedding is *not* a bigram model. `wte`
+# serves as the head, too, so a stream that holds just the character's own row points at the same character again: the
+# lens says "once more", and is sure of it. The first block has to turn *what I have read* into *what comes next*.
 #
 # ## How much past does it use?
 #
-# At the first place of a window the model has one character to go by, at the last it has all $T$.
+# At the first place of a window the model knows one character, at the last it knows all $T$.
 #
 # **Predict** the loss over the place in the window. Where does it begin? (You know a model that sees one character.) How far
 # to the right does it still fall?
@@ -268,14 +270,14 @@ of_target = np.take_along_axis(log_p, validation[many[:, 1:]][..., None], -1)
 plot_losses_by(-of_target.mean((0, 2)), None, references, "place in the window")
 
 # %% [markdown]
-# It starts near the pairs' line, as a model with one character must. Then every further character helps, the first few most.
-# After about ten there is little more to gain, for *this* model: spelling needs a word's length of past. Larger models go on
-# falling for thousands of places, because they have learned what a plot is.
+# It starts near the pairs' line, as a model with one character must. Then every further character helps, the first few
+# most. After about ten there is little more to gain, for *this* model: to spell, it needs the length of a word. Larger
+# models go on falling for thousands of places, because they have learned what a plot is.
 #
 # ## Break it and watch
 #
-# **Predict.** What happens if you do not switch a head off, but let it find the *average* of what it found anywhere? If you
-# exchange two heads' channels? If the positions are off by one?
+# **Predict.** What happens if you do not switch a head off, but give it the *average* of all that it found? If you
+# exchange the channels of two heads? If the positions are off by one?
 
 
 # %% tags=["varies"]
@@ -299,18 +301,20 @@ print(f"positions shuffled:                    +{loss(run(ids)[0]) - loss(logits
 wpe[:] = right
 
 # %% [markdown]
-# Off by one costs next to nothing: what matters is who stands *next to* whom. Shuffled, the heads that look one back no longer
-# find their neighbour, and the model is worse off than without attention.
+# Off by one costs less than shuffled: what matters most is who stands *next to* whom. With shuffled positions, the
+# heads that look one back no longer find their neighbour. That is even worse than no attention at all in the first
+# block.
 #
 # ## In the library
 #
-# The model is [`tinygpt/model.py`](../tinygpt/model.py); `run` above is its forward pass, with holes in the wall. It was loaded
-# by [`tinygpt/checkpoint.py`](../tinygpt/checkpoint.py), which reads nothing that could run code. Open your own in the same way:
-# `checkpoint.load_for_sampling("runs/NAME")`. Bigger ones have more to show; those from `python train.py` fit in here unchanged.
+# The model is [`tinygpt/model.py`](../tinygpt/model.py); `run` above is its forward pass, with windows in it. It was
+# loaded by [`tinygpt/run/checkpoint.py`](../tinygpt/run/checkpoint.py), which reads nothing that could run code. Open
+# your own in the same way: `checkpoint.load_for_sampling("runs/NAME")`. Bigger ones have more to show; those from
+# `python train.py` fit in here unchanged.
 #
 # ## What you have now
 #
 # - Three instruments: maps and profiles (where it looks), ablation (what it needs), the logit lens (what it thinks so far).
-# - Respect: a picture suggests, an ablation measures, and even that has more than one reading.
+# - Caution: a picture suggests, an ablation measures, and even a measurement can be read in more than one way.
 #
 # Next: [9. Bug clinic](09_bug_clinic.ipynb). You know how a healthy model looks. Now for the sick ones.

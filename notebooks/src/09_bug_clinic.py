@@ -24,8 +24,8 @@ references = entropies(ids, len(characters))
 # %% [markdown]
 # ## A healthy one first
 #
-# All patients are the same GPT (4 blocks, 2 heads, 32 channels), trained with the same seed. Only a doctor who knows what
-# healthy looks like can see what is not. So here is the healthy one beside itself.
+# All patients are the same GPT (4 blocks, 2 heads, 32 channels), trained with the same seed. Only a doctor who knows
+# what is healthy can see what is not. So here is the healthy one, compared with itself.
 
 # %% tags=["varies"]
 healthy = train(ids, characters)
@@ -36,13 +36,13 @@ dashboard(healthy, healthy, references, "healthy")
 #
 # - **Loss**, with the reference lines. It begins at $\ln V$, and after a while it reaches that of the pairs.
 # - **Size of the gradients**, per group. They lie within a factor of twenty or so, and stay where they are.
-# - **Update-to-weight ratio**: how far a step moves the weights, in parts of their size. Around 1/1000 in a long training; ten
-#   times that, as here, in a short and hurried one. 0 or 1 means trouble.
+# - **Update-to-weight ratio**: how far a step moves the weights, in parts of their size. Around 1/1000 in a long
+#   training; ten times that in a short and fast one, as here. 0 or 1 means trouble.
 # - **Gradient flow**: a histogram of all gradient entries, in powers of ten, for this patient and for the healthy one. The
 #   humps should overlap: every block hears the same loss about equally loud.
 # - **Size of the residual stream** from the embedding to the last block. It grows gently, as each block adds its part.
 #
-# The list of diseases. Two of them nobody here has.
+# This is the list of diseases. Two of them do not occur here.
 #
 # | name | what is wrong |
 # |---|---|
@@ -64,7 +64,7 @@ print("It writes:", repr(sick.sample[:80]))
 dashboard(sick, healthy, references, "patient A")
 
 # %% [markdown]
-# It learns; the curve points down. Would you have been content with it? Start reading where training starts.
+# It learns; the curve points down. Would you have been happy with it? Start reading where training starts.
 
 
 # %%
@@ -103,8 +103,8 @@ treated = train(ids, characters, steps=STEPS // 2, initial=cure_a)
 plot_treatment(sick, treated, healthy, "patient A, before and after")
 
 # %% [markdown]
-# Adam walks at most one learning rate per step, whatever the gradient. From 1 back to a reasonable 0.1 is a long way for steps
-# of 0.004: it never gets there in time. **A loss that begins far above $\ln V$ is always a finding.**
+# Adam walks at most one learning rate per step, whatever the gradient. From 1 back to a reasonable 0.1 is a long way
+# for steps of 0.004: it never gets there in time. **A loss that begins far above $\ln V$ is always a symptom.**
 
 # %% [markdown]
 # ## Patient B
@@ -158,9 +158,9 @@ treated = train(ids, characters, steps=STEPS // 2, update=cure_b)
 plot_treatment(sick, treated, healthy, "patient B, before and after")
 
 # %% [markdown]
-# At step 100 the "gradient" is a sum over a hundred batches, most of them long out of date,
-# and ruled by the few largest. Adam divides by the size, so nothing
-# explodes; it just marches on in the direction of long ago. Plain gradient descent would have blown up, and told you sooner.
+# At step 100 the "gradient" is a sum over a hundred batches, most of them long out of date, and the few largest
+# dominate it. Adam divides by the size, so nothing explodes; it just keeps walking in an old direction. Plain gradient
+# descent would have blown up, and told you sooner.
 
 # %% [markdown]
 # ## Patient C
@@ -211,8 +211,9 @@ treated = train(ids, characters, steps=STEPS // 2, hidden=cure_c)
 plot_treatment(sick, treated, healthy, "patient C, before and after")
 
 # %% [markdown]
-# The cure makes the loss *worse*, and the model better. One place too far to the right in a mask, and the answer lies on the desk.
-# **A result that is too good is a bug until proven otherwise.** (Notebook 6 has the test: change the future; nothing may change.)
+# The cure makes the loss *worse*, and the model better. If a mask is one place too far to the right, the answer lies on
+# the desk. **A result that is too good is a bug until proven otherwise.** (Notebook 6 has the test: change the future;
+# nothing may change.)
 
 # %% [markdown]
 # ## Patient D
@@ -223,8 +224,8 @@ print("It writes:", repr(sick.sample[:80]))
 dashboard(sick, healthy, references, "patient D")
 
 # %% [markdown]
-# You would not find this one by its loss. It is nearly that of the healthy one, and lies about where the pairs are: remarkable,
-# for a model with four blocks. One panel has less in it than it should.
+# You would not find this one by its loss, which is nearly that of the healthy one. But it only reaches the line of the
+# pairs, and that is not much for a model with four blocks. One panel shows less than it should.
 
 
 # %%
@@ -239,7 +240,8 @@ patient_d = check(patient_d)
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>Count the lines in each panel. There should be five.</details>
-# <details><summary>Hint 2</summary>The blocks have gradients. So the tape is in order. What comes after the gradient?</details>
+# <details><summary>Hint 2</summary>The blocks have gradients. So the tape is fine. What comes after the
+# gradient?</details>
 # <details><summary>Hint 3</summary>Their update-to-weight ratio is exactly 0, which a logarithmic axis cannot even show.</details>
 #
 # <details><summary><b>Open the code</b> (when you have named it)</summary><pre>
@@ -280,8 +282,8 @@ print("It writes:", repr(sick.sample[:80]))
 dashboard(sick, healthy, references, "patient E")
 
 # %% [markdown]
-# In the very first steps it is faster than the healthy one. Then it sticks near the line of the single characters. Which panel
-# falls all the way, while that of the healthy one is almost level?
+# In the very first steps it is faster than the healthy one. Then it gets stuck near the line of the single characters.
+# Which panel falls all the way, while that of the healthy one is almost level?
 
 
 # %%
@@ -320,9 +322,9 @@ treated = train(ids, characters, steps=STEPS // 2, learning_rate=cure_e)
 plot_treatment(sick, treated, healthy, "patient E, before and after")
 
 # %% [markdown]
-# A fraction upside down. The first step wiped out the careful first weights, and when the model could have learned something, it
-# was no longer allowed to. The loss only says "stuck". The ratio says when, and why. Plot it in your own trainings; it costs
-# nothing.
+# A fraction upside down. The first step wiped out the careful first weights. Later, when the model could have learned
+# something, the rate was far too small. The loss only says "stuck". The ratio says when, and why. Plot it in your own
+# trainings; it costs nothing.
 
 # %% [markdown]
 # ## Patient F
@@ -333,7 +335,7 @@ print("It writes:", repr(sick.sample[:80]))
 dashboard(sick, healthy, references, "patient F")
 
 # %% [markdown]
-# This one sticks there, too: it knows how often letters come, and nothing about their order.
+# This one gets stuck there, too: it knows how often letters come, but nothing about their order.
 
 
 # %%
@@ -374,16 +376,17 @@ treated = train(ids, characters, steps=STEPS // 2, block=cure_f)
 plot_treatment(sick, treated, healthy, "patient F, before and after")
 
 # %% [markdown]
-# Each block multiplies the gradient by something small. Multiply a few of those, and nothing is left for the first blocks; they
-# stay random. The residual connection turns the product into a sum. It is the one idea (2015) without which no deep network of
-# today would train.
+# Each block multiplies the gradient by something small. Multiply a few of those, and nothing is left for the first
+# blocks; they stay random. The residual connection turns the product into a sum. Without this one idea (2015), no deep
+# network of today would train.
 
 # %% [markdown]
 # ## Break it and watch
 #
 # Now be the disease yourself. `train` takes any part in place of the healthy one. Here is one of the two that no patient had.
 #
-# **Predict** its dashboard, panel by panel, before you run it. Then invent your own: two bugs at once are the real world.
+# **Predict** its dashboard, panel by panel, before you run it. Then invent your own. In the real world two bugs often
+# come together.
 
 # %% tags=["varies"]
 mine = train(ids, characters, learning_rate=lambda step, peak, warmup: peak / 300)
@@ -401,7 +404,7 @@ dashboard(mine, healthy, references, "a rate 300 times too small")
 # | gradients that only go up | not zeroed; then: rate too large |
 # | gradients differ by depth, by factors | no residual stream, norms in the wrong place, saturated activations |
 # | update-to-weight ratio 0 | not in the optimizer |
-# | ratio near 1, or with a slope of its own | learning rate, schedule |
+# | ratio near 1, or falling or rising all the time | learning rate, schedule |
 # | ratio far below 1/1000 | learning rate too small |
 # | training falls, unseen text does not | learned by heart: more text, fewer weights, dropout |
 #

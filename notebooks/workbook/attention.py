@@ -4,15 +4,11 @@ import numpy as np
 
 import autograd as ag
 from autograd.ops import attention as library
-from workbook.checking import Checks, Exercise, Wrong, with_pairs
-from workbook.pictures import BLUE, GREY, RED, Picture, panels
+from workbook.checking import Checks, Exercise, Wrong, named_results, random_arrays, with_pairs
+from workbook.pictures import BLUE, GREY, RED, Picture, panels, reference_lines
 
 check = Checks()
-RNG = np.random.default_rng(6)
-
-
-def normal(*shape):
-    return RNG.normal(size=shape)
+normal = random_arrays(6)
 
 
 def swap(x):
@@ -48,17 +44,17 @@ check.add(
             "Nothing is masked: every position sees the future.": softmax,
             "The wrong triangle is masked: positions see only the future. "
             "Row i may look at columns 0 to i.": _masked(lambda s: np.tril(np.ones(s.shape[-2:], bool), -1)),
-            "The diagonal is masked as well, so the first position sees nothing at all, and its row is nan. "
-            "A position may "
-            "look at itself: `np.triu(..., 1)`.": _masked(lambda s: np.triu(np.ones(s.shape[-2:], bool))),
-            "One position of the future stays visible: the mask begins a diagonal too late. `np.triu(..., "
-            "1)`.": _masked(lambda s: np.triu(np.ones(s.shape[-2:], bool), 2)),
-            "The future's scores are set to 0, and exp(0) is 1, not 0. Minus infinity is the score whose "
-            "weight is 0.": _masked(value=0.0),
-            "The weights were masked after the softmax, so rows no longer add up to 1. Mask the scores, "
-            "before it.": lambda s: np.where(future(s), 0.0, softmax(s)),
-            "The softmax runs over the queries: columns add up to 1 instead of rows. Sum over the keys, axis "
-            "-1.": _masked(axis=-2),
+            "The diagonal is masked as well, so the first position sees nothing, and its row is nan. "
+            "A position may look at itself: "
+            "`np.triu(..., 1)`.": _masked(lambda s: np.triu(np.ones(s.shape[-2:], bool))),
+            "One position of the future stays visible: the mask begins a diagonal too late. "
+            "`np.triu(..., 1)`.": _masked(lambda s: np.triu(np.ones(s.shape[-2:], bool), 2)),
+            "The future's scores are set to 0, and exp(0) is 1, not 0. "
+            "The score whose weight is 0 is minus infinity.": _masked(value=0.0),
+            "The weights were masked after the softmax, so rows no longer add up to 1. "
+            "Mask the scores before it.": lambda s: np.where(future(s), 0.0, softmax(s)),
+            "The softmax runs over the queries: "
+            "columns add up to 1 instead of rows. Sum over the keys, axis -1.": _masked(axis=-2),
         },
     ),
 )
@@ -78,7 +74,7 @@ def _attention(
     weights=causal_weights,
     mix=lambda p, k, v: p @ v,
 ):
-    """attention from its parts, so that one or two of them can be wrong."""
+    """`attention` from its parts, so that one or two of them can be wrong."""
 
     def wrong(q, k, v):
         p = weights(scores(q, k) * scale(q))
@@ -92,15 +88,20 @@ def _scaled_late(q, k, v):
     return p @ v, p
 
 
-def _two(function, *case):
-    answer = function(*case)
-    if not isinstance(answer, tuple) or len(answer) != 2:
-        raise Wrong("Return two arrays: the result (..., T, D) and the weights (..., T, T).")
-    return {"the weights": answer[1], "the result": answer[0]}
+_two = named_results(
+    "the result",
+    "the weights",
+    otherwise="Return two arrays: the result (..., T, D) and the weights (..., T, T).",
+)
+
+
+def _weights_first(function, *case):
+    """The weights come first: if they are wrong, so is the result."""
+    return dict(reversed(_two(function, *case).items()))
 
 
 def _inspect_future(answer):
-    """Numbers are right already; this shows the property for which all of it is done."""
+    """The numbers are right already; this checks what the mask is for."""
     q, k, v = normal(3, 6, 4)
     changed = [np.concatenate([a[:4], normal(2, 4)]) for a in (q, k, v)]
     if not np.array_equal(answer(q, k, v)[0][:4], answer(*changed)[0][:4]):
@@ -121,32 +122,32 @@ check.add(
         with_pairs(
             _attention,
             {
-                "The scores are not scaled. Divide them by √D, or the softmax becomes a hard choice as D "
-                "grows.": {"scale": lambda q: 1.0},
+                "The scores are not scaled. Divide them by √D. "
+                "Without this, the softmax becomes a hard choice as D grows.": {"scale": lambda q: 1.0},
                 "The scale is 1/D. It is 1/√D: a sum of D random products grows like √D.": {
                     "scale": lambda q: 1 / q.shape[-1]
                 },
                 "The scale is √D, but should be 1/√D: divide, do not multiply.": {
                     "scale": lambda q: q.shape[-1] ** 0.5
                 },
-                "You scale by √T, the number of positions. It is D, the number of channels that a score sums "
-                "over.": {"scale": lambda q: q.shape[-2] ** -0.5},
+                "You scale by √T, the number of positions. It is D, "
+                "the number of channels that a score sums over.": {"scale": lambda q: q.shape[-2] ** -0.5},
                 "Queries and keys are swapped: entry (i, j) of the scores must belong to query i and key j, "
                 "q @ kᵀ.": {"scores": lambda q, k: k @ swap(q)},
-                "`.T` turns round all axes of a stack. Swap only the last two: `.swapaxes(-1, -2)`.": {
+                "`.T` reverses all axes of a stack. Swap only the last two: `.swapaxes(-1, -2)`.": {
                     "scores": lambda q, k: q @ k.T
                 },
                 "Nothing is masked: every position sees the future.": {"weights": softmax},
                 "The weights mix the keys instead of the values: p @ v.": {"mix": lambda p, k, v: p @ k},
-                "The weights are transposed before they meet the values: p @ v, row i mixes what query i "
-                "looks at.": {"mix": lambda p, k, v: swap(p) @ v},
+                "The weights are transposed before they multiply the values. "
+                "It is p @ v: row i mixes what query i looks at.": {"mix": lambda p, k, v: swap(p) @ v},
             },
         )
         | {
-            "The scale is applied after the softmax, where rows no "
-            "longer add up to 1. Scale the scores.": _scaled_late,
+            "The scale is applied after the softmax, where rows no longer add up to 1. "
+            "Scale the scores.": _scaled_late,
         },
-        _two,
+        _weights_first,
         _inspect_future,
     ),
 )
@@ -183,13 +184,6 @@ def _case(*shape):
     return dout, q, k, v, attention(q, k, v)[1]
 
 
-def _three(function, *case):
-    answer = function(*case)
-    if not isinstance(answer, tuple) or len(answer) != 3:
-        raise Wrong("Return three arrays: dq, dk, dv.")
-    return dict(zip(("dq", "dk", "dv"), answer, strict=True))
-
-
 check.add(
     "attention_pullback",
     Exercise(
@@ -198,36 +192,38 @@ check.add(
         with_pairs(
             _pullback,
             {
-                "In dq and dk the scale is missing: it multiplied the scores on the way forward, so it "
-                "multiplies on the way "
-                "back.": {"scale": lambda width: 1.0},
+                "In dq and dk the scale is missing: it multiplied the scores on the way forward, "
+                "so it multiplies on the way back.": {"scale": lambda width: 1.0},
                 "The scale is in dq and dk twice.": {"scale": lambda width: 1 / width},
                 "The softmax's normalisation was held constant: the term - sum(p * dp) is missing.": {
                     "ds": lambda p, dp: p * dp
                 },
-                "Only the diagonal of the softmax's Jacobian: more weight for one key is less for all others "
-                "of its row.": {"ds": lambda p, dp: p * (1 - p) * dp},
+                "Only the diagonal of the softmax's Jacobian: if one key gets more weight, "
+                "all others of its row get less.": {"ds": lambda p, dp: p * (1 - p) * dp},
                 "The softmax was skipped on the way back: dS is not dP. Use your pullback of notebook 4.": {
                     "ds": lambda p, dp: dp
                 },
-                "The factor p in front of the softmax's pullback is missing. Without it the masked future "
-                "gets gradients, too.": {"ds": lambda p, dp: dp - (p * dp).sum(-1, keepdims=True)},
-                "In the softmax's pullback the sum runs over queries. Each row of p is a softmax: sum over "
-                "keys, axis -1.": {"ds": lambda p, dp: p * (dp - (p * dp).sum(-2, keepdims=True))},
-                "In the softmax's pullback the sum has lost its axis, so it lines up with the keys instead "
-                "of the queries: "
+                "The factor p in front of the softmax's pullback is missing. "
+                "Without it even the masked future gets gradients.": {
+                    "ds": lambda p, dp: dp - (p * dp).sum(-1, keepdims=True)
+                },
+                "In the softmax's pullback the sum runs over queries. Each row of p is a softmax: "
+                "sum over keys, axis -1.": {"ds": lambda p, dp: p * (dp - (p * dp).sum(-2, keepdims=True))},
+                "In the softmax's pullback the sum has lost its axis, "
+                "so it lines up with the keys instead of the queries: "
                 "`keepdims=True`.": {"ds": lambda p, dp: p * (dp - (p * dp).sum(-1))},
                 "In the softmax's pullback dp is not weighted with p: sum(p * dp).": {
                     "ds": lambda p, dp: p * (dp - dp.sum(-1, keepdims=True))
                 },
-                "dq has the scale, dk has not. Both went into the scores, which were scaled.": {
+                "dq has the scale, dk has not. The scores were made from both and then scaled.": {
                     "dk": lambda ds, q, k: swap(ds) @ q * q.shape[-1] ** 0.5
                 },
-                "dk has the scale, dq has not. Both went into the scores, which were scaled.": {
+                "dk has the scale, dq has not. The scores were made from both and then scaled.": {
                     "dq": lambda ds, q, k: ds @ k * q.shape[-1] ** 0.5
                 },
-                "The transpose is missing in dv: key j's value was used "
-                "by all queries i, so dv = pᵀ @ dout.": {"dv": lambda p, dout: p @ dout},
+                "The transpose is missing in dv: all queries i used the value of key j, so dv = pᵀ @ dout.": {
+                    "dv": lambda p, dout: p @ dout
+                },
                 "The transpose is missing in dk: dk = dSᵀ @ q.": {"dk": lambda ds, q, k: ds @ q},
                 "dq needs no transpose: dq = dS @ k.": {"dq": lambda ds, q, k: swap(ds) @ k},
                 "dq and dk come in the wrong order.": {
@@ -240,7 +236,7 @@ check.add(
                 },
             },
         ),
-        _three,
+        named_results("dq", "dk", "dv", otherwise="Return three arrays: dq, dk, dv."),
     ),
 )
 
@@ -258,16 +254,16 @@ check.add(
         split_heads,
         [(normal(2, 4, 8), 2), (normal(3, 2, 6), 3), (normal(1, 4, 4), 2)],
         {
-            "One reshape does not do it: it tears positions apart and mixes them into heads. First (B, T, H, "
-            "D), then swap the "
-            "axes T and H.": lambda x, h: x.reshape(x.shape[0], h, x.shape[1], -1),
-            "The channels are dealt out to the heads in turn. Head 0 has the first D channels: reshape to "
-            "(B, T, H, D), H "
-            "before D.": lambda x, h: x.reshape(*x.shape[:2], -1, h).transpose(0, 3, 1, 2),
+            "One reshape is not enough: "
+            "it tears positions apart and mixes them into heads. First reshape to (B, T, "
+            "H, D), then swap the axes T and H.": lambda x, h: x.reshape(x.shape[0], h, x.shape[1], -1),
+            "The channels are dealt out to the heads in turn. "
+            "Head 0 has the first D channels: reshape to (B, T, "
+            "H, D), H before D.": lambda x, h: x.reshape(*x.shape[:2], -1, h).transpose(0, 3, 1, 2),
             "The axes T and H are not swapped yet: (B, T, H, D) -> (B, H, T, D).": lambda x, h: x.reshape(
                 *x.shape[:2], h, -1
             ),
-            "The last two axes are swapped: (B, H, D, T) in place of (B, H, T, D).": lambda x, h: x.reshape(
+            "The last two axes are swapped: (B, H, D, T) instead of (B, H, T, D).": lambda x, h: x.reshape(
                 *x.shape[:2], h, -1
             ).transpose(0, 2, 3, 1),
         },
@@ -326,10 +322,7 @@ def plot_curves(curves, reference, name):
     figure, axes = panels(width=6.5, height=3)
     for (label, curve), color in zip(curves.items(), (BLUE, RED), strict=False):
         axes.plot(curve, color=color, label=label)
-    axes.axhline(reference, color=GREY, ls="--", lw=0.8)
-    axes.text(
-        1.01, reference, name, transform=axes.get_yaxis_transform(), va="center", fontsize=8, color=GREY
-    )
+    reference_lines(axes, {name: reference})
     axes.set(xlabel="step", ylabel="loss", ylim=(0, None))
     axes.legend()
     return Picture(figure, "losses")

@@ -1,8 +1,8 @@
 """Checks that say what went wrong.
 
-An exercise knows the right function (the library's, to go on with while it is unsolved), inputs to try, and
-typical mistakes: wrong functions, each with the sentence that helps whoever made it. An answer that computes
-what a mistake computes, on every input, is told that sentence; any other wrong answer is described by how its
+An exercise has the right function (the library's; the notebook goes on with it until yours is right), inputs
+to try, and typical mistakes: wrong functions, each with a sentence that helps. An answer that computes the
+same as a mistake, on every input, gets that sentence. For any other wrong answer the check describes how its
 numbers differ.
 """
 
@@ -23,17 +23,18 @@ TOLERANCE = 1e-9  # of the largest true value: far above rounding in float64, fa
 
 
 class Wrong(Exception):  # noqa: N818 (it is an answer that is wrong, not a program that fails)
-    """A diagnosis, raised where a check recognises a mistake by other means than comparing numbers."""
+    """A diagnosis, raised where a check finds a mistake without comparing numbers."""
 
 
 @dataclasses.dataclass
 class Exercise:
-    """What an answer is held against.
+    """What an answer is compared with.
 
-    reference: the right function. cases: argument tuples to try it on. mistakes: {diagnosis, or a tuple of
-    some: wrong function}. compute: (function, *arguments) -> {name: array}, what is compared; by default the
-    function's result. inspect: called with an answer whose numbers are right; raises Wrong for what they do
-    not show.
+    reference: the right function
+    cases: argument tuples to try it on
+    mistakes: {diagnosis: wrong function}; a tuple of diagnoses stands for several mistakes at once
+    compute: (function, *arguments) -> {name: array}, what is compared; by default the function's result
+    inspect: called with an answer whose numbers are right; raises Wrong for what numbers do not show
     """
 
     reference: Callable
@@ -48,8 +49,8 @@ class Exercise:
 class Verdict:
     """What a check found.
 
-    status: "right", "open" (not written yet) or "wrong". Then diagnosis says why, worst names the worst entry
-    of the first case that went wrong, case describes its inputs, and yours and true are the arrays to draw.
+    status: "right", "open" (not written yet) or "wrong". If it is wrong: diagnosis says why, worst names the
+    worst entry of the first wrong case, case describes its inputs, yours and true are the arrays to draw.
     """
 
     status: str
@@ -105,16 +106,14 @@ def _objection(exercise, answer):
 
 
 def _stopped(exercise, answer, results, error):
-    """The Verdict on an answer whose numbers are right until it stops with an error, or a check does with
-    Wrong.
-    """
+    """The Verdict on an answer that stops with an error, or whose check raises Wrong; it was right so far."""
     if isinstance(error, Wrong):
         return Verdict("wrong", str(error))
     return Verdict("wrong", several(*_known(exercise, results, error)) or _crash(answer, error))
 
 
 def _compare(exercise, results, truths):
-    """The Verdict on wrong results, or None if there are none (among those that there are)."""
+    """The Verdict on wrong results, or None if all results that there are agree."""
     failed = [i for i, yours in enumerate(results) if not _agree(yours, truths[i], exercise.tolerance)]
     if not failed:
         return None
@@ -127,7 +126,7 @@ def _compare(exercise, results, truths):
 
 
 def is_unsolved(answer):
-    """True while the function's body is still the `...` it was given with: all it does is return None."""
+    """True while the function's body is still `...`, so that it does nothing but return None."""
     harmless = ("RESUME", "NOP", "COPY_FREE_VARS", "MAKE_CELL", "RETURN_VALUE")
     is_none = lambda i: i.opname in ("LOAD_CONST", "RETURN_CONST") and i.argval is None
     return inspect.isfunction(answer) and all(
@@ -142,8 +141,8 @@ def _compute(exercise, function, case):
     for name, before, after in zip(argument_names(exercise.reference, case), case, arguments, strict=True):
         if isinstance(before, np.ndarray) and not np.array_equal(before, after, equal_nan=True):
             raise Wrong(
-                f"It changes its input {name} in place. Others still need it: work on a new array (`x = "
-                "x.copy()`)."
+                f"It changes its input {name} in place. "
+                "Others still need it: work on a new array (`x = x.copy()`)."
             )
     for name, value in results.items():
         if value is None:
@@ -157,9 +156,33 @@ def argument_names(function, case):
     return (names + ["g"] + [f"input {i}" for i in range(len(names) + 1, len(case))])[: len(case)]
 
 
+def random_arrays(seed):
+    """A function normal(*shape) that makes random arrays to try answers on, the same in every run."""
+    rng = np.random.default_rng(seed)
+
+    def normal(*shape):
+        return rng.normal(size=shape)
+
+    return normal
+
+
+def named_results(*names, otherwise):
+    """A `compute` for answers that return a tuple of arrays, which get these names.
+
+    otherwise: the diagnosis for an answer that returns something else.
+    """
+
+    def compute(function, *case):
+        answer = function(*case)
+        if not isinstance(answer, tuple) or len(answer) != len(names):
+            raise Wrong(otherwise)
+        return dict(zip(names, answer, strict=True))
+
+    return compute
+
+
 def with_pullback(*inputs):
-    """A `compute` for answers that return (result, pullback), or a tuple of pullbacks, one for each of these
-    inputs.
+    """A `compute` for answers that return a result and its pullback, or a pullback for each of these inputs.
 
     The last argument of each case is the upstream gradient g.
     """
@@ -169,18 +192,19 @@ def with_pullback(*inputs):
         answer = function(*arguments)
         if not (isinstance(answer, tuple) and len(answer) == 2):
             raise Wrong(
-                "Return two things: the result, and its pullback (a function of the upstream gradient g)."
+                "Return two things: the result and its pullback (a function of the upstream gradient g)."
             )
         result, pullbacks = answer
         pullbacks = (pullbacks,) if len(inputs) == 1 and not isinstance(pullbacks, tuple) else pullbacks
         if not isinstance(pullbacks, tuple) or len(pullbacks) != len(inputs):
             raise Wrong(
-                f"The second thing returned must hold {len(inputs)} pullbacks in a tuple, for "
-                f"{', '.join(inputs)}."
+                f"The second thing returned must hold {len(inputs)} pullbacks in a tuple, "
+                f"for {', '.join(inputs)}."
             )
         if not all(map(callable, pullbacks)):
             raise Wrong(
-                "A pullback is a function: `lambda g: ...`. It cannot be a number, for g is only known later."
+                "A pullback is a function: `lambda g: ...`. "
+                "It cannot be a number, because g is only known later."
             )
         gradients = {
             f"the gradient of {name}": pull(copy.deepcopy(g))
@@ -197,15 +221,13 @@ def _form_fault(exercise, case, yours, true):
         if value.shape != true[name].shape:
             hint = " It looks transposed." if value.ndim > 1 and value.shape == true[name].shape[::-1] else ""
             return (
-                f"{name} has the shape {value.shape}, but should have {true[name].shape} "
-                f"({describe(exercise.reference, case)}).{hint}"
+                f"{name} has the shape {value.shape}, "
+                f"but should have {true[name].shape} ({describe(exercise.reference, case)}).{hint}"
             )
         if value.dtype.kind not in "biufc":
             return f"{name} should hold numbers, but holds {value.dtype}."
         if true[name].dtype == np.float64 and value.dtype == np.float32:
-            return (
-                f"{name} is float32, although the inputs are float64: half of the digits are lost on the way."
-            )
+            return f"{name} is float32, although the inputs are float64: half of the digits get lost."
     return None
 
 
@@ -230,11 +252,8 @@ def _close(yours, true, tolerance):
 
 def _wrong(exercise, results, truths, failed, known):
     first = failed[0]
-    name = next(
-        n
-        for n in truths[first]
-        if not _agree({n: results[first][n]}, {n: truths[first][n]}, exercise.tolerance)
-    )
+    same = lambda name: _same(results[first][name], truths[first][name], exercise.tolerance)
+    name = next(name for name in truths[first] if not same(name))
     yours, true = results[first][name], truths[first][name]
     diagnosis = known or describe_difference(name, yours, true)
     if len(failed) < len(results) and diagnosis.startswith("No typical"):
@@ -252,10 +271,9 @@ def _wrong(exercise, results, truths, failed, known):
 
 
 def _known(exercise, results, error=None):
-    """The diagnoses, in a list, of the typical mistake that does what the answer did.
+    """The diagnoses, in a list, of the typical mistake that does the same as the answer.
 
-    That is: it computes the same results, and then, if the answer stopped with an error, stops at the same
-    case.
+    That is: it computes the same results. If the answer then stopped with an error, so does the mistake.
     """
     for text, mistake in exercise.mistakes.items():
         theirs, their_error = _run(exercise, mistake, len(results) + (error is not None))
@@ -280,7 +298,7 @@ def _known_by_output(exercise, results, truths):
                 known += as_list(text)
                 break
         else:
-            unknown.append(f"{name} is wrong in a way of its own.")
+            unknown.append(f"{name} is wrong, but not in a typical way.")
     return list(dict.fromkeys(known + unknown)) if known else []
 
 
@@ -297,11 +315,10 @@ def several(*texts):
 
 
 def with_pairs(variant, changes):
-    """Mistakes {diagnosis: function} from `variant`, a function that makes a wrong answer from keyword
-    arguments.
+    """Mistakes {diagnosis: function}. `variant(**change)` makes a wrong answer.
 
-    changes: {diagnosis: arguments}. Two changes of different arguments also come together, as {(one, other):
-    function}, since people do that.
+    changes: {diagnosis: change}. Learners also make two mistakes at once, so any two changes of different
+    arguments are added as {(one, other): function}.
     """
     mistakes = {text: variant(**change) for text, change in changes.items()}
     for (a, x), (b, y) in itertools.combinations(changes.items(), 2):
@@ -311,9 +328,7 @@ def with_pairs(variant, changes):
 
 
 def _run(exercise, function, count):
-    """What the function computes on the first `count` cases, as far as it gets, and the error that stopped it
-    or None.
-    """
+    """(results of the first `count` cases, error): fewer results if an error stopped it, otherwise None."""
     results = []
     for case in exercise.cases[:count]:
         try:
@@ -325,37 +340,44 @@ def _run(exercise, function, count):
 
 def _worst_index(yours, true):
     difference = np.abs(yours - true, dtype=float)
-    return tuple(
-        int(i)
-        for i in np.unravel_index(np.argmax(np.where(np.isnan(difference), np.inf, difference)), true.shape)
-    )
+    worst = np.argmax(np.where(np.isnan(difference), np.inf, difference))
+    return tuple(int(i) for i in np.unravel_index(worst, true.shape))
 
 
 def describe_difference(name, yours, true):
-    """What can be said of a wrong array when no typical mistake explains it."""
+    """How a wrong array differs, when no typical mistake explains it."""
     if not np.isfinite(yours).all() and np.isfinite(true).all():
         what = "nan" if np.isnan(yours).any() else "inf"
         return f"{name} holds {what}: look for a division by 0, log(0), or exp of a large number."
     if not yours.any():
-        return f"{name} is all zeros: nothing was ever written into it, or what was added cancels."
+        return f"{name} is all zeros: nothing was written into it, or its terms cancel."
     if _close(yours, -true, TOLERANCE).all():
         return f"{name} has the wrong sign, everywhere. Otherwise it is right."
-    ratio = (
-        yours.flat[np.argmax(np.abs(true))] / np.abs(true).max() * np.sign(true.flat[np.argmax(np.abs(true))])
-    )
+    largest = np.argmax(np.abs(true))
+    ratio = yours.flat[largest] / true.flat[largest]
     if _close(yours, ratio * true, TOLERANCE).all():
-        return f"{name} is {ratio:.6g} times what it should be, everywhere: a factor is missing or too many. Which one?"
+        return (
+            f"{name} is {ratio:.6g} times what it should be, everywhere. "
+            "Which factor is missing, or there by mistake?"
+        )
     if true.ndim == 2 and true.shape[0] == true.shape[1] and _close(yours, true.T, TOLERANCE).all():
         return f"{name} is transposed: rows and columns are swapped."
     off = yours - true
     if true.ndim and _close(yours, true + off.flat[0], TOLERANCE).all():
         return (
-            f"{name} is off by the same amount everywhere ({off.flat[0]:.6g}): a term is missing or too many."
+            f"{name} is off by the same amount everywhere ({off.flat[0]:.6g}). "
+            "Which term is missing, or there by mistake?"
         )
     wrong = int((~_close(yours, true, TOLERANCE)).sum())
     if wrong < true.size:
-        return f"No typical mistake. {wrong} of {true.size} entries of {name} are wrong: what have they in common?"
-    return f"No typical mistake: every entry of {name} differs. Compare the derivation line by line, or open a hint."
+        return (
+            f"No typical mistake. {wrong} of {true.size} entries of {name} are wrong: "
+            "what do they have in common?"
+        )
+    return (
+        f"No typical mistake: every entry of {name} differs. "
+        "Compare the derivation line by line, or open a hint."
+    )
 
 
 def describe(function, case):
@@ -373,7 +395,7 @@ def describe(function, case):
 
 
 def _crash(answer, error):
-    """What an answer's own exception says, with the line of the answer in which it arose."""
+    """What an answer's own exception says, with the line of the answer that raised it."""
     own = getattr(getattr(answer, "__code__", None), "co_filename", None)  # the library has lambdas, too
     lines = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == own]
     where = f" in `{lines[-1].line.partition('  #')[0]}`" if lines and lines[-1].line else ""
@@ -390,13 +412,13 @@ def report(name, verdict, cases):
         print(f"✓ {name} is right{tried}.")
         return
     if verdict.status == "open":
-        print(f"○ {name} is not written yet. The notebook goes on with the library's.")
+        print(f"○ {name} is not written yet. The notebook goes on with the library's version.")
         return
     for line in f"✗ {name}: {verdict.diagnosis}".split("\n"):
         print(textwrap.fill(line, 100, subsequent_indent="  "))
     if verdict.worst:
         print(f"  worst entry: {verdict.worst}")
         print(f"  with: {verdict.case}")
-    print("  The notebook goes on with the library's until yours passes.")
+    print("  The notebook goes on with the library's version until yours is right.")
     if verdict.true is not None and verdict.true.ndim and verdict.true.size > 1:
         pictures.show(pictures.comparison(verdict.yours, verdict.true))

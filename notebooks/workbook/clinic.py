@@ -62,28 +62,28 @@ HEALTHY = {
 
 @dataclasses.dataclass
 class Record:
-    """What a training run left behind. Gradients and ratios: (steps, groups); the rest is of the last step."""
+    """What was recorded of a training run."""
 
-    losses: list
-    gradient_sizes: np.ndarray
-    ratios: np.ndarray
-    gradients: list  # per group, log10 of the sizes of all entries that are not 0
-    streams: list  # the residual stream after the embedding and after each block, some of its values
+    losses: list  # (steps,)
+    gradient_sizes: np.ndarray  # (steps, groups)
+    ratios: np.ndarray  # (steps, groups)
+    gradients: list  # last step, per group: log10 of the sizes of all entries that are not 0
+    streams: list  # last step: some values of the residual stream after the embedding and after each block
     sample: str
 
 
 def parameters_of(V, initial, seed):
+    """All parameters, {name: Tensor}; `initial` makes the matrices."""
     rng, shapes = np.random.default_rng(seed), {"wte.weight": (V, C), "wpe.weight": (T, C)}
     for i in range(L):
         shapes |= {f"h.{i}.{name}": shape for name, shape in block_shapes(C).items()}
     shapes |= {"ln_f.weight": (C,), "ln_f.bias": (C,), "head.weight": (C, V)}
-    first = lambda name, shape: (
-        initial(shape, rng)
-        if len(shape) == 2
-        else np.ones(shape)
-        if name.endswith("weight")
-        else np.zeros(shape)
-    )
+
+    def first(name, shape):
+        if len(shape) == 2:
+            return initial(shape, rng)
+        return np.ones(shape) if name.endswith("weight") else np.zeros(shape)
+
     return {
         name: ag.Tensor(np.asarray(first(name, shape), np.float32), requires_grad=True)
         for name, shape in shapes.items()
@@ -96,19 +96,22 @@ def forward(ids, p, block, mask):
     x = ag.embedding(p["wte.weight"], ids) + p["wpe.weight"][:t]
     streams = [x]
     for i in range(L):
-        q = part(p, f"h.{i}.")
-
-        def attention(x, q=q):
-            return linear(
-                _attend(linear(norm(x, q, "ln_1"), q, "attn.c_attn"), mask[:t, :t]), q, "attn.c_proj"
-            )
-
-        def mlp(x, q=q):
-            return linear(ag.gelu(linear(norm(x, q, "ln_2"), q, "mlp.c_fc")), q, "mlp.c_proj")
-
-        x = block(x, attention, mlp)
+        x = block(x, *_functions_of_block(part(p, f"h.{i}."), mask[:t, :t]))
         streams.append(x)
     return norm(x, p, "ln_f") @ p["head.weight"], streams
+
+
+def _functions_of_block(p, mask):
+    """(attention, mlp) with these parameters: functions of x, with the norms inside."""
+
+    def attention(x):
+        qkv = linear(norm(x, p, "ln_1"), p, "attn.c_attn")
+        return linear(_attend(qkv, mask), p, "attn.c_proj")
+
+    def mlp(x):
+        return linear(ag.gelu(linear(norm(x, p, "ln_2"), p, "mlp.c_fc")), p, "mlp.c_proj")
+
+    return attention, mlp
 
 
 def _attend(qkv, mask):
@@ -121,10 +124,11 @@ def _attend(qkv, mask):
 
 
 def train(ids, characters, steps=STEPS, seed=0, **parts):
-    """Train for some steps with these parts in place of the healthy ones; returns the Record."""
+    """Train for some steps with these parts instead of the healthy ones; returns the Record."""
     parts = HEALTHY | parts
     p = parameters_of(len(characters), parts["initial"], seed)
     optimizer = ag.AdamW(parts["trained"](p), betas=(0.9, 0.98), weight_decay=0.01)
+    # Nobody sets the gradients of what the optimizer does not have back to zero, so we do.
     idle = [q for q in p.values() if all(q is not other for other in optimizer.parameters())]
     mask, rng = np.asarray(parts["hidden"](T), bool), np.random.default_rng(seed)
     losses, sizes, ratios = [], [], []
@@ -133,32 +137,32 @@ def train(ids, characters, steps=STEPS, seed=0, **parts):
         logits, streams = forward(x, p, parts["block"], mask)
         loss = ag.cross_entropy(logits, y)
         optimizer.groups[0]["lr"] = parts["learning_rate"](step, 4e-3, 10)
-        before = [q.data.copy() for q in p.values()]
+        before = {name: q.data.copy() for name, q in p.items()}
         for q in idle:
             q.grad = np.zeros_like(q.data)
         parts["update"](loss, optimizer)
+        gradients = grouped({name: q.grad for name, q in p.items()})
+        weights = grouped({name: q.data for name, q in p.items()})
+        changes = grouped({name: q.data - before[name] for name, q in p.items()})
         losses.append(loss.item())
-        sizes.append([np.sqrt(np.mean(g**2)) for g in grouped(p, lambda q: q.grad)])
-        changes = dict(zip(p, (q.data - b for q, b in zip(p.values(), before, strict=True)), strict=True))
-        change = [c.std() for c in grouped(changes, lambda c: c)]
-        ratios.append([c / w.std() for c, w in zip(change, grouped(p, lambda q: q.data), strict=True)])
-    gradients = [np.log10(np.abs(g[g != 0])) for g in grouped(p, lambda q: q.grad)]
+        sizes.append([np.sqrt(np.mean(g**2)) for g in gradients])
+        ratios.append([change.std() / w.std() for change, w in zip(changes, weights, strict=True)])
+    gradients = [np.log10(np.abs(g[g != 0])) for g in gradients]
     streams = [x.data[:2].ravel() for x in streams]
     sample = write(p, parts["block"], mask, characters) if np.isfinite(losses[-1]) else ""
     return Record(losses, np.array(sizes), np.array(ratios), gradients, streams, sample)
 
 
-def grouped(p, value):
-    """The matrices of each group (embedding, each block) in one flat array."""
-    names = [["wte.weight", "wpe.weight"]]
-    names += [
-        [n for n in p if n.startswith(f"h.{i}.") and ".c_" in n and n.endswith("weight")] for i in range(L)
-    ]
-    return [np.concatenate([value(p[n]).ravel() for n in group]) for group in names]
+def grouped(arrays):
+    """The matrices of each group (the embedding, each block) in one flat array; arrays: {name: array}."""
+    groups = [["wte.weight", "wpe.weight"]]
+    matrices = [name for name in arrays if ".c_" in name and name.endswith("weight")]
+    groups += [[name for name in matrices if name.startswith(f"h.{i}.")] for i in range(L)]
+    return [np.concatenate([arrays[name].ravel() for name in group]) for group in groups]
 
 
 def write(p, block, mask, characters, n=90):
-    """Characters that the model itself continues with: as in use, where there is no future to look at."""
+    """n characters that the model continues with. Here there is no future that it could look at."""
     said, rng = [characters.index("\n")], np.random.default_rng(0)
     for _ in range(n):
         with ag.no_grad():
@@ -210,26 +214,43 @@ PATIENTS = {
 # --- naming the disease ---------------------------------------------------------------------------
 
 SIGNS = {
-    "init": "Weights that start too large show at step 0: the loss begins far above ln V, before anything was learned.",
-    "zero_grad": "Gradients that are not zeroed pile up: after a good start they go up, and never come down again.",
-    "mask": "A model that sees the future has a loss far below what is plausible, and writes rubbish all the same.",
-    "frozen": "Weights that are not trained have an update-to-weight ratio of exactly 0, although they do have a gradient.",
-    "schedule": "With a schedule upside down the first update is as large as the weights themselves (a ratio near 1), and the "
-    "last ones hardly move them: the ratio falls all the way.",
-    "residual": "Without the residual stream the gradient shrinks from block to block on its way back, by "
-    "factors, not by percents.",
-    "slow": "With too small a learning rate all ratios lie far *below* the healthy band, and the loss falls slowly but smoothly.",
+    "init": (
+        "Weights that start too large can be seen at step 0: "
+        "the loss begins far above ln V, before any learning."
+    ),
+    "zero_grad": (
+        "Gradients that are not set to zero pile up: after a good start they go up and never come down again."
+    ),
+    "mask": (
+        "A model that sees the future has a loss that is far too low to be true, and still writes rubbish."
+    ),
+    "frozen": (
+        "Weights that are not trained have an update-to-weight ratio of exactly 0, "
+        "although they have a gradient."
+    ),
+    "schedule": (
+        "With a schedule upside down the first update is as large as the weights (a ratio near 1), "
+        "and the last ones hardly move them. The ratio falls all the way."
+    ),
+    "residual": (
+        "Without the residual stream the gradient shrinks from block to block on its way back, "
+        "each time by a large factor."
+    ),
+    "slow": (
+        "With too small a learning rate all ratios lie far *below* the healthy band, "
+        "and the loss falls slowly but smoothly."
+    ),
     "sign": "With a flipped sign the loss rises from the very first step.",
 }
 FINDINGS = {
     "a": ("init", "Here the loss is worst at step 0, and the stream is far too large from the embedding on."),
     "b": (
         "zero_grad",
-        "Here everything begins well; then the gradients jump up, in all groups, and stay there.",
+        "Here everything begins well. Then the gradients jump up, in all groups, and stay there.",
     ),
     "c": (
         "mask",
-        "Here nothing explodes or vanishes. The loss is *better* than it can be; compare it with the sample.",
+        "Here nothing explodes or vanishes. The loss is *better* than it can be. Compare it with the sample.",
     ),
     "d": (
         "frozen",
@@ -237,13 +258,13 @@ FINDINGS = {
     ),
     "e": (
         "schedule",
-        "Here one panel falls by a factor of nearly a thousand, in all groups alike; in the healthy run it "
-        "is almost level.",
+        "Here the curves of one panel fall by a factor of nearly a thousand, in all groups. "
+        "In the healthy run they are almost level.",
     ),
     "f": (
         "residual",
-        "Here the groups' gradients lie far apart, ordered by depth: almost nothing arrives at the "
-        "embedding.",
+        "Here the groups' gradients lie far apart, in the order of their depth. "
+        "Almost nothing arrives at the embedding.",
     ),
 }
 
@@ -273,7 +294,7 @@ for _patient in FINDINGS:
 
 # --- curing it ------------------------------------------------------------------------------------
 
-STILL_SICK = "That is still the patient's code, in effect. "
+STILL_SICK = "That does the same as the patient's code. "
 
 check.add(
     "cure_a",
@@ -282,12 +303,12 @@ check.add(
         [((3, 4), np.random.default_rng(0)), ((5, 2), np.random.default_rng(1))],
         {
             STILL_SICK + "Multiply by the standard deviation, 0.02.": _sick_initial,
-            "All zeros: all channels stay equal for ever. "
-            "Small, but different from each other.": lambda shape, rng: np.zeros(shape),
+            "All zeros: then all channels stay equal for ever. "
+            "Small numbers, but different from each other.": lambda shape, rng: np.zeros(shape),
             "All the same: channels that start equal stay equal. Draw random numbers.": lambda shape, rng: (
                 np.full(shape, 0.02)
             ),
-            "You divide by 0.02 and so make them larger still.": lambda shape, rng: (
+            "You divide by 0.02, which makes them even larger.": lambda shape, rng: (
                 rng.normal(size=shape) / 0.02
             ),
             "0.02 is the standard deviation, not the variance: do not take its root.": (
@@ -352,7 +373,7 @@ check.add(
         {
             STILL_SICK + "backward() adds to what is there. Before it, optimizer.zero_grad().": _sick_update,
             "Nothing moves: when step() comes, the gradient is 0. "
-            "First zero, then backward, then step.": _zeroed_between,
+            "First zero_grad, then backward, then step.": _zeroed_between,
             "step() uses the gradient of the step before: backward must come first.": _late,
             "Two steps along the same gradient: step() once.": _twice,
         },
@@ -373,18 +394,16 @@ check.add(
         hidden,
         [(4,), (6,)],
         {
-            STILL_SICK
-            + "Row t may see up to column t. With k=2 it also sees column t + 1, the very character it must "
-            "predict.": _sick_hidden,
-            "Nobody sees even itself, and the first position sees nothing at all: its softmax has nothing to "
-            "choose from. "
-            "k=1.": lambda T: np.triu(np.ones((T, T), bool), k=0),
+            STILL_SICK + "Row t may see the columns up to t. "
+            "With k=2 it also sees column t + 1: the character that it must predict.": _sick_hidden,
+            "No position sees itself, and the first one sees nothing: "
+            "its softmax has nothing to choose from. k=1.": lambda T: np.triu(np.ones((T, T), bool), k=0),
             "That hides the past and shows the future: upper triangle, not lower.": lambda T: np.tril(
                 np.ones((T, T), bool), k=-1
             ),
             "True means hidden. You marked what may be seen.": lambda T: np.tril(np.ones((T, T), bool)),
             "Nothing is hidden any more.": lambda T: np.zeros((T, T), bool),
-            "-inf belongs into the scores. Here True and False say where.": lambda T: np.triu(
+            "-inf belongs in the scores. Here True and False say where.": lambda T: np.triu(
                 np.full((T, T), -np.inf), k=1
             ),
         },
@@ -402,11 +421,8 @@ def _which(function, shapes):
     given = list(given)
     if any(isinstance(item, str) for item in given):
         raise Wrong("These are the names. The optimizer needs the Tensors: `parameters.values()`.")
-    return {
-        "how often each is trained": np.array(
-            [float(sum(p is q for q in given)) for p in parameters.values()]
-        )
-    }
+    times = [float(sum(p is q for q in given)) for p in parameters.values()]
+    return {"how often each is trained": np.array(times)}
 
 
 NAMES = (
@@ -425,9 +441,8 @@ check.add(
         trained,
         [(SHAPES,)],
         {
-            STILL_SICK
-            + "Blocks' matrices are called h.0.attn.c_attn.weight and so on: neither vectors, nor do they begin with "
-            "wte, wpe or head.": _sick_trained,
+            STILL_SICK + "The matrices of the blocks are missing. They are not vectors, and their names "
+            "do not begin with wte, wpe or head: h.0.attn.c_attn.weight and so on.": _sick_trained,
             "Now the vectors, biases and norms, are left out.": lambda ps: [
                 p for p in ps.values() if p.ndim == 2
             ],
@@ -437,7 +452,7 @@ check.add(
             "Now only the matrices of the blocks are trained.": lambda ps: [
                 p for name, p in ps.items() if name.startswith("h.") and p.ndim == 2
             ],
-            "Those that were there already come twice.": lambda ps: [*_sick_trained(ps), *ps.values()],
+            "Those that were already in the list come twice.": lambda ps: [*_sick_trained(ps), *ps.values()],
             "Biases of the blocks are left out: their names do not end in 'weight'.": lambda ps: [
                 p for name, p in ps.items() if name.endswith("weight")
             ],
@@ -452,22 +467,20 @@ check.add(
         learning_rate,
         [(step, peak, 10) for step in (0, 4, 9, 10, 57, 199) for peak in (4e-3, 0.5)],
         {
-            STILL_SICK
-            + "The fraction is upside down: it should rise with the step. (step + 1) / warmup, but never above 1.": (
-                _sick_rate
+            STILL_SICK + "The fraction is upside down: it should rise with the step. "
+            "It is (step + 1) / warmup, but never above 1.": (_sick_rate),
+            "Nothing is above the peak any more, but the fraction is still upside down: "
+            "the rate falls where it should rise.": (
+                lambda step, peak, warmup: peak * min(1.0, warmup / (step + 1))
             ),
-            "Nothing is above the peak any more, but the fraction is still upside down: the rate falls where "
-            "it should rise.": (lambda step, peak, warmup: peak * min(1.0, warmup / (step + 1))),
-            "max() picks the larger: 1 while it should rise, and ever more after that. The smaller is "
-            "wanted.": (lambda step, peak, warmup: peak * max(1.0, (step + 1) / warmup)),
+            "max() picks the larger: 1 while the rate should rise, and more and more after that. "
+            "Take the smaller.": (lambda step, peak, warmup: peak * max(1.0, (step + 1) / warmup)),
             "It grows for ever: the factor must stop at 1.": lambda step, peak, warmup: (
                 peak * (step + 1) / warmup
             ),
-            "The warm-up is gone. min(1, (step + 1) / warmup).": lambda step, peak, warmup: peak,
-            "min() of the wrong things: the factor must not "
-            "exceed 1, and peak is multiplied by it.": lambda step, peak, warmup: min(
-                peak, (step + 1) / warmup
-            ),
+            "The warm-up is gone: min(1, (step + 1) / warmup).": lambda step, peak, warmup: peak,
+            "min() of the wrong things: the factor must not exceed 1. "
+            "Then multiply peak by it.": lambda step, peak, warmup: min(peak, (step + 1) / warmup),
             "The first step has the rate 0, so nothing happens in it: (step + 1) / warmup.": (
                 lambda step, peak, warmup: peak * min(1.0, step / warmup)
             ),
@@ -488,12 +501,12 @@ check.add(
         block,
         [(np.random.default_rng(10).normal(size=(2, 3, 4)),)],
         {
-            STILL_SICK
-            + "Both parts replace x. They must add to it: x + attention(x), and then the same with mlp.": _sick_block,
-            "Attention's result is added, the MLP's still replaces x.": lambda x, attention, mlp: mlp(
+            STILL_SICK + "Both parts replace x. They must add to it: x + attention(x), "
+            "and then the same with mlp.": _sick_block,
+            "Attention's result is added, but the MLP's still replaces x.": lambda x, attention, mlp: mlp(
                 x + attention(x)
             ),
-            "The MLP's result is added, attention's still replaces x.": lambda x, attention, mlp: (
+            "The MLP's result is added, but attention's still replaces x.": lambda x, attention, mlp: (
                 attention(x) + mlp(attention(x))
             ),
             "The MLP reads x from before attention.": lambda x, attention, mlp: x + attention(x) + mlp(x),
@@ -531,16 +544,14 @@ def dashboard(patient, healthy, references, title):
     for ax, record, name in ((flow, patient, "this patient"), (flow_healthy, healthy, "healthy")):
         for values, color, group in zip(record.gradients, DEPTHS, GROUPS, strict=True):
             if values.size:
-                ax.plot(
-                    edges[:-1], np.histogram(values, edges, density=True)[0], color=color, lw=1.3, label=group
-                )
+                density, _ = np.histogram(values, edges, density=True)
+                ax.plot(edges[:-1], density, color=color, lw=1.3, label=group)
         ax.set(title=f"gradient flow, {name}", xlabel="log₁₀ |gradient|", yticks=[])
     flow.set_xlim(flow_healthy.set_xlim(-13, 1))
     flow_healthy.legend(fontsize=7, loc="upper left")
     for record, color, name in ((healthy, GREY, "healthy"), (patient, BLUE, "patient")):
-        stream.semilogy(
-            [np.sqrt(np.mean(x.astype(float) ** 2)) for x in record.streams], "o-", color=color, label=name
-        )
+        rms = [np.sqrt(np.mean(x.astype(float) ** 2)) for x in record.streams]
+        stream.semilogy(rms, "o-", color=color, label=name)
     stream.set(title="size of the residual stream", ylim=(0.01, 1e4), xticks=range(L + 1))
     stream.set_xticklabels(["emb.", *range(1, L + 1)])
     stream.legend()

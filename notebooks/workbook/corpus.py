@@ -10,16 +10,14 @@ FOLDER = Path(__file__).resolve().parents[2] / "data"
 
 
 def load(say=print):
-    """(name, text): Tiny Shakespeare, downloaded once; without a network, the source of Python's standard
-    library.
-    """
+    """(name, text): Tiny Shakespeare, or without a network the source of Python's standard library."""
     os.environ.setdefault("TINYGPT_DATA", str(FOLDER))
     name, text = data.default_text(say)
     if name == "shakespeare":
         say(f"The text: {len(text):,} characters of Shakespeare.")
     else:
         say(
-            f"The text: {len(text):,} characters of Python's standard library. Losses and samples will "
-            "differ from ours."
+            f"The text: {len(text):,} characters of Python's standard library. "
+            "Losses and samples will differ from ours."
         )
     return name, text

@@ -14,16 +14,12 @@ from tinygpt.generate import probabilities
 from tinygpt.model import GPT
 from tinygpt.run import checkpoint
 from tinygpt.text.tokenizer import CharTokenizer
-from workbook.checking import Checks, Exercise, Wrong, with_pairs
-from workbook.pictures import BLUE, GOLD, GREEN, GREY, RED, Picture, panels
+from workbook.checking import Checks, Exercise, Wrong, named_results, random_arrays, with_pairs
+from workbook.pictures import BLUE, GOLD, GREEN, GREY, RED, Picture, panels, show, with_values
 from workbook.softmax import softmax
 
 check = Checks()
-RNG = np.random.default_rng(7)
-
-
-def normal(*shape):
-    return RNG.normal(size=shape)
+normal = random_arrays(7)
 
 
 # --- batch ----------------------------------------------------------------------------------------
@@ -44,40 +40,37 @@ def _windows(shift, length=lambda T: T):
     return wrong
 
 
-def _pair(function, *arguments):
-    answer = function(*arguments)
-    if not (isinstance(answer, tuple) and len(answer) == 2):
-        raise Wrong("Return two arrays: the inputs, and the targets.")
-    return {"the inputs": answer[0], "the targets": answer[1]}
-
+IDS = np.random.default_rng(7).permutation(40)
 
 check.add(
     "batch",
     Exercise(
         batch,
-        [(RNG.permutation(40), np.array([0, 7, 3]), 4), (RNG.permutation(40), np.array([30, 1]), 9)],
+        [(IDS, np.array([0, 7, 3]), 4), (IDS, np.array([30, 1]), 9)],
         {
-            "The targets are the inputs: the model would only learn to repeat what it has just read. (Its "
-            "loss then falls to "
-            "almost 0, a sure sign.) Each target is the *next* id.": _windows(0),
-            "The targets lie one place *before* the inputs: the "
-            "model would learn to say what came last.": _windows(-1),
-            "The targets lie two places ahead. One.": _windows(2),
+            "The targets are the inputs: the model would only learn to repeat what it has just read. "
+            "(You would notice: its loss falls to almost 0.) Each target is the *next* id.": _windows(0),
+            "The targets lie one place *before* the inputs: "
+            "the model would learn to say what came before.": _windows(-1),
+            "The targets lie two places ahead. It should be one.": _windows(2),
             "The windows are one too short: T inputs and T targets need T + 1 ids in a row.": _windows(
                 1, lambda T: T - 1
             ),
-            "T + 1 ids are what you must cut out; of those, the first T are inputs and the last T are "
-            "targets.": (_windows(1, lambda T: T + 1)),
-            "One target per row wastes a window: each of its T places has a next character, so it holds T "
-            "lessons.": (lambda ids, starts, T: (ids[starts[:, None] + np.arange(T)], ids[starts + T])),
-            "The targets are turned round by np.roll, so the last target of each row is its first input. "
-            "Take the id that "
-            "really follows.": lambda ids, starts, T: (
+            "Inputs and targets must have T ids each. Cut out T + 1: "
+            "of those, the first T are inputs, the last T targets.": (_windows(1, lambda T: T + 1)),
+            "One target per row wastes a window: "
+            "each of its T places has a next character. It holds T lessons.": (
+                lambda ids, starts, T: (ids[starts[:, None] + np.arange(T)], ids[starts + T])
+            ),
+            "np.roll moves the first input of each row to the end, as its last target. "
+            "Take the id that really follows.": lambda ids, starts, T: (
                 ids[starts[:, None] + np.arange(T)],
                 np.roll(ids[starts[:, None] + np.arange(T)], -1, axis=1),
             ),
         },
-        _pair,
+        named_results(
+            "the inputs", "the targets", otherwise="Return two arrays: the inputs and the targets."
+        ),
     ),
 )
 
@@ -173,33 +166,30 @@ def _block_parameters(C):
 
 
 def _on_tensors(function, *arguments):
-    """Result and gradients of a function whose arguments are arrays or dictionaries of arrays: made Tensors
-    for it.
-    """
-    rng = np.random.default_rng(0)
-    as_tensor = lambda a: ag.Tensor(a, requires_grad=True)
-    arguments = [
-        {name: as_tensor(a) for name, a in argument.items()} if isinstance(argument, dict) else argument
-        for argument in arguments
-    ]
-    if isinstance(arguments[0], np.ndarray) and arguments[0].dtype.kind == "f":
-        arguments[0] = as_tensor(arguments[0])
-    out = function(*arguments)
+    """The result of a function of Tensors, and the gradient of x, its first argument."""
+    x, *others = map(_as_tensors, arguments)
+    out = function(x, *others)
     if out is None:
         return {"the result": None}
     if not isinstance(out, ag.Tensor) or not out.requires_grad:
         raise Wrong(
-            "The result has no tape behind it. Use the operations of `ag` (or + and @) on the Tensors "
-            "themselves."
+            "The result has no tape behind it. "
+            "Use the operations of `ag` (or + and @) on the Tensors themselves."
         )
     results = {"the result": out.data}
     if out.ndim == 3:
-        out.backward(rng.normal(size=out.shape))
-        if isinstance(arguments[0], ag.Tensor):
-            results["the gradient of x"] = (
-                np.zeros(out.shape) if arguments[0].grad is None else arguments[0].grad
-            )
+        out.backward(np.random.default_rng(0).normal(size=out.shape))
+        if isinstance(x, ag.Tensor):
+            results["the gradient of x"] = np.zeros(out.shape) if x.grad is None else x.grad
     return results
+
+
+def _as_tensors(value):
+    """Arrays of floats, also those in a dictionary, as Tensors; anything else as it is."""
+    if isinstance(value, dict):
+        return {name: _as_tensors(item) for name, item in value.items()}
+    is_float = isinstance(value, np.ndarray) and value.dtype.kind == "f"
+    return ag.Tensor(value, requires_grad=True) if is_float else value
 
 
 def block_shapes(C):
@@ -222,40 +212,40 @@ check.add(
         block,
         [(normal(2, 3, 4), _block_parameters(4), 2), (normal(1, 5, 6), _block_parameters(6), 3)],
         {
-            "Nothing is added to x: both parts replace it. Without the residual stream the gradient of the "
-            "first layers has to "
-            "come through all the others. `x = x + ...`": _no_residual,
+            "Nothing is added to x: both parts replace it. "
+            "Without the residual stream the gradient of the first layers must pass through all the others. "
+            "`x = x + ...`": _no_residual,
             "The MLP's result replaces x instead of being added to it: `x + mlp(...)`.": _half_residual,
-            "Attention's result replaces x instead "
-            "of being added to it: `x = x + attention(...)`.": _other_half,
+            "Attention's result replaces x instead of being added to it: "
+            "`x = x + attention(...)`.": _other_half,
             "You normalise after adding, as the first Transformer did in 2017. "
             + PRE_NORM
-            + "Then x itself passes untouched "
-            "from the first block to the last.": _post_norm,
+            + "Then x itself passes untouched from the first block to the last.": _post_norm,
             "You normalise x itself, so the residual stream is no longer the sum of what was added. "
             + PRE_NORM: _normed_stream,
-            "The MLP reads x from before attention. First add attention's result to x, then let the MLP read "
-            "that.": (_mlp_from_start),
-            "The layer norms are missing: attention and MLP read `norm(x, p, 'ln_1')` and `norm(x, p, "
-            "'ln_2')`.": _without_norms,
+            "The MLP reads x from before attention. "
+            "First add attention's result to x, then let the MLP read that.": (_mlp_from_start),
+            "The layer norms are missing: "
+            "attention and MLP read `norm(x, p, 'ln_1')` and `norm(x, p, 'ln_2')`.": _without_norms,
             "Both norms use ln_1. The second is 'ln_2'.": _one_norm,
-            "MLP and attention are in the wrong order: first look around, then think about it.": _mlp_first,
+            "MLP and attention are in the wrong order: "
+            "first look around (attention), then think about it (MLP).": _mlp_first,
             "gelu is missing: two linear layers in a row are only one linear layer.": _mlp_is(
                 lambda x, p: linear(linear(x, p, "mlp.c_fc"), p, "mlp.c_proj")
             ),
-            "gelu stands at the end of the MLP. It belongs between the two layers, where there are 4C "
-            "channels.": _mlp_is(lambda x, p: ag.gelu(linear(linear(x, p, "mlp.c_fc"), p, "mlp.c_proj"))),
+            "gelu stands at the end of the MLP. "
+            "It belongs between the two layers, where there are 4C channels.": _mlp_is(
+                lambda x, p: ag.gelu(linear(linear(x, p, "mlp.c_fc"), p, "mlp.c_proj"))
+            ),
             "That is relu. GPT-2 has gelu, which is smooth.": _mlp_is(
                 lambda x, p: linear(ag.relu(linear(x, p, "mlp.c_fc")), p, "mlp.c_proj")
             ),
             "All channels in one head: give `causal_attention` the number of heads, n_head.": _attention_is(
                 lambda x, p, n_head: attention(x, p, 1)
             ),
-            "The MLP is missing: `norm` ln_2, then "
-            "`mlp.c_fc`, `gelu`, `mlp.c_proj`; and add.": lambda x, p, n_head: (
-                x + attention(norm(x, p, "ln_1"), p, n_head)
-            ),
-            "Attention is missing: x does not yet know of any other position.": lambda x, p, n_head: (
+            "The MLP is missing: `norm` ln_2, then `mlp.c_fc`, `gelu` and `mlp.c_proj`. "
+            "Add the result to x.": lambda x, p, n_head: x + attention(norm(x, p, "ln_1"), p, n_head),
+            "Attention is missing: no position knows anything of the others yet.": lambda x, p, n_head: (
                 x + mlp(norm(x, p, "ln_2"), p)
             ),
             "attn.c_proj is missing. The heads lie side by side; it mixes what they found.": _attention_is(
@@ -304,12 +294,8 @@ def gpt_shapes(V, T, C, n_layer):
 
 
 def _gpt_case(V, T, C, n_layer, n_head, ids):
-    return (
-        np.array(ids),
-        {name: normal(*shape) for name, shape in gpt_shapes(V, T, C, n_layer).items()},
-        n_layer,
-        n_head,
-    )
+    parameters = {name: normal(*shape) for name, shape in gpt_shapes(V, T, C, n_layer).items()}
+    return np.array(ids), parameters, n_layer, n_head
 
 
 check.add(
@@ -321,11 +307,11 @@ check.add(
             _gpt_case(7, 6, 6, 3, 3, [[6, 0, 5, 5, 1, 2]]),
         ],
         {
-            "Positions are missing. Without them, attention cannot tell 'dog bites man' from 'man bites "
-            "dog': add "
-            "`wpe.weight[:T]`.": _gpt(lambda ids, p: ag.embedding(p["wte.weight"], ids)),
-            "You look positions up by the characters' ids. Row t of wpe belongs to the t-th place: "
-            "`wpe.weight[:T]`.": _gpt(
+            "Positions are missing. "
+            "Without them, attention cannot tell 'dog bites man' from 'man bites dog': "
+            "add `wpe.weight[:T]`.": _gpt(lambda ids, p: ag.embedding(p["wte.weight"], ids)),
+            "You look up positions by the characters' ids. "
+            "Row t of wpe belongs to the t-th place: `wpe.weight[:T]`.": _gpt(
                 lambda ids, p: (
                     ag.embedding(p["wte.weight"], ids)
                     + ag.embedding(p["wpe.weight"], ids % len(p["wpe.weight"]))
@@ -337,14 +323,14 @@ check.add(
             ),
             "The first block is left out: count from 0.": _gpt(which=lambda i: i if i > 0 else None),
             "The blocks are missing.": _gpt(which=lambda i: None),
-            "The last norm, ln_f, is missing: the stream grows with "
-            "every block, and the logits with it.": _gpt(finish=lambda x, p: x @ p["wte.weight"].T),
-            "Return the logits as they are. cross_entropy applies the softmax itself; twice is once too "
-            "many.": _gpt(finish=lambda x, p: ag.softmax(norm(x, p, "ln_f") @ p["wte.weight"].T)),
-            "Logits of the last position only? Every position predicts "
-            "its next character: return all T.": _gpt(
-                finish=lambda x, p: (norm(x, p, "ln_f") @ p["wte.weight"].T)[:, -1]
+            "The last norm, ln_f, is missing: the stream grows with every block, "
+            "and the logits with it.": _gpt(finish=lambda x, p: x @ p["wte.weight"].T),
+            "Return the logits without a softmax. "
+            "cross_entropy applies the softmax itself, and twice is once too many.": _gpt(
+                finish=lambda x, p: ag.softmax(norm(x, p, "ln_f") @ p["wte.weight"].T)
             ),
+            "These are the logits of the last position only. Every position predicts its next character: "
+            "return all T.": _gpt(finish=lambda x, p: (norm(x, p, "ln_f") @ p["wte.weight"].T)[:, -1]),
             "The head is missing: `@ wte.weight.T` turns C channels into V logits.": _gpt(
                 finish=lambda x, p: norm(x, p, "ln_f")
             ),
@@ -366,9 +352,11 @@ def initial(name, shape, n_layer, rng):
     return std * rng.normal(size=shape)
 
 
-def _initial(
-    std=lambda shape, n_layer, residual: 0.02 / (math.sqrt(2 * n_layer) if residual else 1), bias=0.0, ln=1.0
-):
+def _std(shape, n_layer, residual):
+    return 0.02 / math.sqrt(2 * n_layer) if residual else 0.02
+
+
+def _initial(std=_std, bias=0.0, ln=1.0):
     """Initial values with another spread, other biases or other norm weights."""
 
     def wrong(name, shape, n_layer, rng):
@@ -395,37 +383,34 @@ check.add(
             ("ln_f.bias", (8,), 3, np.random.default_rng(6)),
         ],
         {
-            "Standard deviation 1: fifty times too large. The logits start far apart, and the loss far above "
-            "ln V.": _initial(lambda shape, n_layer, residual: 1.0),
+            "Standard deviation 1: fifty times too large. The logits start far apart, "
+            "and the loss starts far above ln V.": _initial(lambda shape, n_layer, residual: 1.0),
             "All zeros: then all channels do the same, get the same gradient, and stay the same for ever. "
-            "Matrices must start "
-            "different from each other.": _initial(lambda *_: 0.0),
-            "All are treated alike. There are four kinds: biases (0), norm weights (1), c_proj matrices "
-            "(smaller), and other "
-            "matrices (0.02).": lambda name, shape, n_layer, rng: 0.02 * rng.normal(size=shape),
-            "Right but for the c_proj matrices. They write into the residual stream, 2 per block: divide "
-            "their 0.02 by "
-            "√(2·n_layer), so that the sum of all does not grow with the depth.": _initial(lambda *_: 0.02),
-            "c_proj: √n_layer counts one contribution per block to the residual stream. There are two, "
-            "attention's and the "
-            "MLP's: √(2·n_layer).": _initial(
-                lambda shape, n_layer, r: 0.02 / (math.sqrt(n_layer) if r else 1)
-            ),
+            "The entries of a matrix must start different from each other.": _initial(lambda *_: 0.0),
+            "All are treated alike. There are four kinds: "
+            "biases (0), norm weights (1), c_proj matrices (smaller), "
+            "and other matrices (0.02).": lambda name, shape, n_layer, rng: 0.02 * rng.normal(size=shape),
+            "Only the c_proj matrices are not right yet. "
+            "They write into the residual stream, 2 per block: divide their 0.02 by √(2·n_layer), "
+            "so that the sum of all does not grow with the depth.": _initial(lambda *_: 0.02),
+            "c_proj: √n_layer counts one contribution per block to the residual stream. "
+            "There are two, attention's and the MLP's: "
+            "√(2·n_layer).": _initial(lambda shape, n_layer, r: 0.02 / (math.sqrt(n_layer) if r else 1)),
             "c_proj: the root is missing. Variances add up, not standard deviations: √(2·n_layer).": _initial(
                 lambda shape, n_layer, r: 0.02 / (2 * n_layer if r else 1)
             ),
-            "You scale every matrix down with the depth. Only "
-            "c_proj writes into the residual stream.": _initial(
+            "You scale every matrix down with the depth. "
+            "Only c_proj writes into the residual stream.": _initial(
                 lambda shape, n_layer, r: 0.02 / math.sqrt(2 * n_layer)
             ),
-            "The norms' weights start at 0, so they multiply "
-            "everything by 0, and nothing arrives. 1.": _initial(ln=0.0),
-            "The norms' weights are random. They multiply what was just given a standard deviation of 1: "
+            "The norms' weights start at 0, so they multiply everything by 0, and nothing arrives. "
+            "Start with 1.": _initial(ln=0.0),
+            "The norms' weights are random. They multiply values that have a standard deviation of 1: "
             "start with 1.": _initial(ln=lambda shape, rng: 0.02 * rng.normal(size=shape)),
             "Biases start at 0.": _initial(bias=1.0),
-            "You divide by √(inputs), as Xavier and Kaiming do. A good choice too, but GPT-2's is 0.02 for "
-            "all; the layer norms "
-            "take care of the rest.": _initial(lambda shape, n_layer, r: 1 / math.sqrt(shape[0])),
+            "You divide by √(inputs), as Xavier and Kaiming do. "
+            "That is a good choice too. But GPT-2 takes 0.02 for all, "
+            "and the layer norms do the rest.": _initial(lambda shape, n_layer, r: 1 / math.sqrt(shape[0])),
             "0.02 is the standard deviation, not the variance: multiply by it, not by its root.": _initial(
                 lambda shape, n_layer, r: math.sqrt(0.02 / (math.sqrt(2 * n_layer) if r else 1))
             ),
@@ -466,33 +451,36 @@ check.add(
         with_pairs(
             _rate,
             {
-                "Step 0 has the rate 0: it computes a gradient and throws it away. Rise with (step + 1) / "
-                "warmup.": {"rise": lambda step, warmup: step / warmup},
-                "There is no warm-up: the first steps go at the full rate, when Adam knows least.": {
+                "Step 0 has the rate 0: it computes a gradient and throws it away. "
+                "Rise with (step + 1) / warmup.": {"rise": lambda step, warmup: step / warmup},
+                "There is no warm-up: the first steps have the full rate, when Adam knows least.": {
                     "rise": lambda step, warmup: 1.0
                 },
                 "The cosine ends at 0. It should end at `lowest`.": {
                     "between": lambda lowest, peak, part: peak * part
                 },
-                "lowest is added on top, so the fall begins above the peak. Only what is above lowest falls: "
-                "`lowest + (peak - lowest) * ...`.": {
+                "lowest is added on top, so the fall begins above the peak. "
+                "Only what is above lowest falls: `lowest + (peak - lowest) * ...`.": {
                     "between": lambda lowest, peak, part: lowest + peak * part
                 },
-                "The cosine counts from step 0, so the rate jumps where the warm-up ends. Progress is "
-                "(step - warmup) / (last - warmup).": {"progress": lambda step, warmup, last: step / last},
-                "There are only last - warmup steps to fall in, so divide by that: with `/ last` it never "
-                "arrives.": {"progress": lambda step, warmup, last: (step - warmup) / last},
-                "Half of the steps fall, the others rise again: that is a whole wave. From 0 to π, not to "
-                "2π.": {"fall": lambda t: 0.5 * (1 + math.cos(2 * math.pi * t))},
+                "The cosine counts from step 0, so the rate jumps where the warm-up ends. "
+                "Progress is (step - warmup) / (last - warmup).": {
+                    "progress": lambda step, warmup, last: step / last
+                },
+                "The rate has only last - warmup steps to fall, so divide by that. "
+                "With `/ last` it never arrives.": {
+                    "progress": lambda step, warmup, last: (step - warmup) / last
+                },
+                "In the first half the rate falls, in the second it rises again: that is a whole wave. "
+                "Go from 0 to π, not to 2π.": {"fall": lambda t: 0.5 * (1 + math.cos(2 * math.pi * t))},
                 "A cosine runs from 1 to -1, so your rate ends below zero. (1 + cos) / 2 runs from 1 to 0.": {
                     "fall": lambda t: math.cos(math.pi * t)
                 },
                 "The factor ½ is missing: 1 + cos runs from 2 to 0.": {
                     "fall": lambda t: 1 + math.cos(math.pi * t)
                 },
-                "It falls along a straight line. Fine in practice; here half a cosine is wanted.": {
-                    "fall": lambda t: 1 - t
-                },
+                "It falls along a straight line. "
+                "That works in practice, but here the exercise is half a cosine.": {"fall": lambda t: 1 - t},
                 "It rises where it should fall: 1 + cos, not 1 - cos.": {
                     "fall": lambda t: 0.5 * (1 - math.cos(math.pi * t))
                 },
@@ -519,8 +507,12 @@ def _cut(x, k):
 
 
 def _choose(divide=lambda x, temperature: x / temperature, cut=_cut, soften=softmax):
-    """Choose with another use of the temperature or of top_k, or with another softmax."""
-    return lambda logits, temperature, top_k, u: _draw(soften(cut(divide(logits, temperature), top_k)), u)
+    """`choose` with another use of the temperature or of top_k, or with another softmax."""
+
+    def wrong(logits, temperature, top_k, u):
+        return _draw(soften(cut(divide(logits, temperature), top_k)), u)
+
+    return wrong
 
 
 def _cut_late(logits, temperature, top_k, u):
@@ -548,26 +540,27 @@ check.add(
         ]
         + [(np.array([900.0, 901.0, 899.5]), 1.0, 3, US)],
         {
-            "It always takes the most likely character. Then every text ends in a loop ('the the the'): let "
-            "u decide.": (lambda logits, temperature, top_k, u: int(np.argmax(logits))),
-            "After the cut the probabilities no longer add up to 1, so a large u falls off the end. Cut the "
-            "logits (-inf) before "
-            "the softmax.": _cut_late,
+            "It always takes the most likely character. Then every text ends in a loop ('the the the'). "
+            "Let u decide.": (lambda logits, temperature, top_k, u: int(np.argmax(logits))),
+            "After the cut the probabilities no longer add up to 1, so a large u falls off the end. "
+            "Cut the logits (-inf) before the softmax.": _cut_late,
         }
         | with_pairs(
             _choose,
             {
-                "The temperature multiplies. Divide by it: a high temperature must make the logits more "
-                "alike, a low one less.": {"divide": lambda x, temperature: x * temperature},
-                "The temperature has no effect. Divide the logits by it, before the softmax. (Dividing the "
-                "probabilities "
-                "cancels out when they are made to add up to 1.)": {"divide": lambda x, temperature: x},
+                "The temperature multiplies. Divide by it: "
+                "a high temperature must bring the logits closer together.": {
+                    "divide": lambda x, temperature: x * temperature
+                },
+                "The temperature has no effect. "
+                "Divide the logits by it, before the softmax. (If you divide the probabilities, "
+                "making them add up to 1 undoes it.)": {"divide": lambda x, temperature: x},
                 "top_k is ignored: all characters stay possible.": {"cut": lambda x, k: x},
-                "It keeps the least likely characters. `np.sort` sorts upwards: the k-th largest is "
-                "`np.sort(logits)[-top_k]`.": {
+                "It keeps the least likely characters. "
+                "`np.sort` puts the smallest first: the k-th largest is `np.sort(logits)[-top_k]`.": {
                     "cut": lambda x, k: np.where(x > np.sort(x)[k - 1], -np.inf, x)
                 },
-                "Logits set to 0 are not impossible: e⁰ = 1. Set them to -inf.": {
+                "A logit of 0 does not make a character impossible: e⁰ = 1. Set it to -inf.": {
                     "cut": lambda x, k: np.where(x < np.sort(x)[-k], 0.0, x)
                 },
                 "One more than top_k is kept: `logits < np.sort(logits)[-top_k]` are those to drop.": {
@@ -593,14 +586,12 @@ FOLDER = Path("runs/quick" if QUICK else "runs/gpt")  # beside the notebook that
 
 
 def size():
-    """(C, n_layer, n_head, T, rows of a batch, steps) that train in about 90 seconds."""
+    """(C, n_layer, n_head, T, rows of a batch, steps) of a training that takes about 90 seconds."""
     return (64, 2, 4, 64, 12, 750) if QUICK else (128, 3, 4, 64, 16, 1500)
 
 
 class Live:
-    """A picture that is drawn anew while a cell runs: the loss so far with reference lines, and the latest
-    sample beside it.
-    """
+    """A picture that is drawn again and again while a cell runs: the loss so far, beside it a new sample."""
 
     def __init__(self, references, steps):
         keep_freed_memory()
@@ -611,14 +602,7 @@ class Live:
         """Draw what there is, with a sample of the model as it is now."""
         self.samples[len(self.losses)] = sample
         picture = plot_progress(self.losses, self.references, self.steps, sample)
-        try:
-            from IPython.display import display
-        except ImportError:
-            return
-        if self.handle:
-            self.handle.update(picture)
-        else:
-            self.handle = display(picture, display_id=True)
+        self.handle = show(picture, self.handle)
 
 
 def library_model(p, V, T, C, n_layer, n_head):
@@ -634,15 +618,8 @@ def save(model, optimizer, characters, steps):
     """Write the checkpoint that notebook 8 opens; returns its folder."""
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
-    state = {
-        "step": steps,
-        "best": {},
-        "corpus": "",
-        "data_sha256": "",
-        "training_seconds": 0.0,
-        "machine": "",
-        "settings": {},
-    }
+    unknown = dict.fromkeys(("corpus", "data_sha256", "machine"), "")
+    state = {"step": steps, "best": {}, "training_seconds": 0.0, "settings": {}, **unknown}
     checkpoint.save(FOLDER, model, optimizer, CharTokenizer(characters), state)
     return FOLDER
 
@@ -654,17 +631,15 @@ def plot_progress(losses, references, steps, sample):
     """The loss so far, with what simpler models reach; the sample beside it."""
     figure, (left, right) = panels(2, width=10, height=3.6, width_ratios=[3, 2])
     left.plot(losses, color=BLUE, lw=0.6, alpha=0.5)
-    smooth = np.convolve(losses, np.ones(25) / 25, "valid") if len(losses) > 50 else np.array([])
-    left.plot(np.arange(len(smooth)) + 24, smooth, color=BLUE, lw=1.8)
-    for name, value in references.items():
+    if len(losses) > 50:
+        smooth = np.convolve(losses, np.ones(25) / 25, "valid")
+        left.plot(np.arange(len(smooth)) + 24, smooth, color=BLUE, lw=1.8)
+    for text, value in with_values(references).items():
         left.axhline(value, color=GREY, ls="--", lw=0.8)
-        left.text(
-            steps, value + 0.03, f"{name}: {value:.2f}", ha="right", va="bottom", fontsize=8, color=GREY
-        )
+        left.text(steps, value + 0.03, text, ha="right", va="bottom", fontsize=8, color=GREY)
     left.set(xlim=(0, steps), ylim=(1.2, 4.6), xlabel="step", ylabel="loss (nats per character)")
-    left.set_title(
-        f"step {len(losses)} of {steps}" + (f": loss {np.mean(losses[-25:]):.2f}" if losses else "")
-    )
+    latest = f": loss {np.mean(losses[-25:]):.2f}" if losses else ""
+    left.set_title(f"step {len(losses)} of {steps}{latest}")
     lines = [line[i : i + 38] for line in sample.split("\n") for i in range(0, max(1, len(line)), 38)]
     right.text(0, 1, "\n".join(lines[:14]).replace("$", r"\$"), family="monospace", fontsize=8.5, va="top")
     right.set_title("what it says now", loc="left")
@@ -681,12 +656,8 @@ def plot_block():
     for start, names, color in ((1.0, ("norm ln_1", "attention"), RED), (5.4, ("norm ln_2", "mlp"), GREEN)):
         box = {"boxstyle": "round,pad=0.35", "fc": "w", "ec": color}
         axes.plot([start, start, start + 3.3], [0, 1.3, 1.3], color=color, lw=1.5)
-        axes.annotate(
-            "",
-            (start + 3.3, 0.13),
-            (start + 3.3, 1.33),
-            arrowprops={"arrowstyle": "-|>", "lw": 1.5, "color": color},
-        )
+        arrow = {"arrowstyle": "-|>", "lw": 1.5, "color": color}
+        axes.annotate("", (start + 3.3, 0.13), (start + 3.3, 1.33), arrowprops=arrow)
         for at, name in zip((0.9, 2.4), names, strict=True):
             axes.text(start + at, 1.3, name, ha="center", va="center", bbox=box)
         axes.plot(start + 3.3, 0, "o", ms=15, mfc="w", mec=BLUE, mew=2, zorder=3)
@@ -703,9 +674,8 @@ def plot_overfitting(losses, limit):
     figure, axes = panels(width=6.5, height=2.8)
     axes.semilogy(losses, color=BLUE)
     axes.axhline(limit, color=GREY, ls="--", lw=0.8)
-    axes.text(
-        len(losses), limit * 1.08, f"ln V = {limit:.2f}", ha="right", va="bottom", fontsize=8, color=GREY
-    )
+    label = f"ln V = {limit:.2f}"
+    axes.text(len(losses), limit * 1.08, label, ha="right", va="bottom", fontsize=8, color=GREY)
     axes.set(xlabel="step", ylabel="loss of that one batch")
     return Picture(figure, "one batch, learned by heart")
 

@@ -1,6 +1,5 @@
 """Notebook 8: look inside a trained GPT."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,25 +9,22 @@ import numpy as np
 from autograd.ops.attention import split_heads
 from tinygpt.config import UserError
 from tinygpt.run import checkpoint
-from workbook.checking import Checks, Exercise
+from workbook.attention import causal_weights
+from workbook.checking import Checks, Exercise, random_arrays
 from workbook.gpt import FOLDER
-from workbook.pictures import BLUE, GOLD, GREEN, GREY, RED, Picture, panels
+from workbook.pictures import BLUE, GOLD, GREEN, RED, Picture, panels, reference_lines, with_values
 from workbook.softmax import name_of, softmax
 
 check = Checks()
-RNG = np.random.default_rng(8)
+normal = random_arrays(8)
 COLORS = (BLUE, RED, GREEN, GOLD)
-
-
-def normal(*shape):
-    return RNG.normal(size=shape)
 
 
 # --- the model ------------------------------------------------------------------------------------
 
 
 def open_model(text):
-    """(GPT, tokenizer) that notebook 7 saved; or, if there is none for this text, a smaller one trained now."""
+    """(GPT, tokenizer) that notebook 7 saved. If there is none for this text, train a smaller one now."""
     try:
         model, tokenizer, state = checkpoint.load_for_sampling(FOLDER)
         tokenizer.encode(text)
@@ -40,21 +36,19 @@ def open_model(text):
 
 
 def train_small_one():
-    """Run the library's own train.py for a moment."""
-    shape = "--n-layer 2 --n-head 4 --n-embd 64 --block-size 64 --batch-size 12"
-    course = "--max-steps 450 --warmup-steps 50 --eval-interval 450 --eval-iters 5 --sample-tokens 0 --preset laptop --overwrite"
+    """(GPT, tokenizer) from the library's own train.py, run for a moment."""
+    shape = "--preset laptop --n-layer 2 --n-head 4 --n-embd 64 --block-size 64 --batch-size 12"
+    course = "--max-steps 450 --warmup-steps 50 --eval-interval 450 --eval-iters 5 --sample-tokens 0"
     train = Path(__file__).resolve().parents[2] / "train.py"
-    command = [sys.executable, str(train), "--out", str(FOLDER), *shape.split(), *course.split()]
-    subprocess.run(command, check=True, capture_output=True, env=os.environ)
+    options = [*shape.split(), *course.split(), "--out", str(FOLDER), "--overwrite"]
+    subprocess.run([sys.executable, str(train), *options], check=True, capture_output=True)
     return checkpoint.load_for_sampling(FOLDER)[:2]
 
 
 def attention_weights(qkv, n_head):
     """The weights (B, H, T, T) that causal attention gives; a row for each position, adding up to 1."""
     q, k, _ = split_heads(qkv, 3, n_head)  # (B, T, 3C) -> (B, H, T, D) each
-    scores = q @ k.swapaxes(-1, -2) / np.sqrt(q.shape[-1])
-    future = np.triu(np.ones(scores.shape[-2:], bool), 1)
-    return softmax(np.where(future, -np.inf, scores))
+    return causal_weights(q @ k.swapaxes(-1, -2) / np.sqrt(q.shape[-1]))
 
 
 # --- looking_back ---------------------------------------------------------------------------------
@@ -74,25 +68,26 @@ check.add(
         looking_back,
         [(_attention(2, 3, 5), 1), (_attention(3, 3, 6), 2), (_attention(1, 4, 4), 0)],
         {
-            "offset=+distance is above the diagonal: the future, where all weights are 0. The past is below, "
-            "at -distance.": (lambda w, d: np.diagonal(w, d, -2, -1).mean((0, 2))),
+            "offset=+distance is above the diagonal: the future, where all weights are 0. "
+            "The past is below, at -distance.": (lambda w, d: np.diagonal(w, d, -2, -1).mean((0, 2))),
             "This is how much a position looks at itself, whatever the distance: offset=-distance.": (
                 lambda w, d: np.diagonal(w, 0, -2, -1).mean((0, 2))
             ),
-            "You divide by all T rows, but the first `distance` rows have nobody that far back. The mean of "
-            "the diagonal itself "
-            "knows how long it is.": lambda w, d: np.diagonal(w, -d, -2, -1).sum(2).mean(0) / w.shape[-1],
+            "You divide by all T rows, but the first `distance` rows have no position that far back. "
+            "Take the mean of the diagonal: "
+            "it knows its own length.": lambda w, d: np.diagonal(w, -d, -2, -1).sum(2).mean(0) / w.shape[-1],
             "That is the sum. Take the mean, so that the result is a share between 0 and 1.": (
                 lambda w, d: np.diagonal(w, -d, -2, -1).sum((0, 2))
             ),
-            "You averaged over the heads as well. Each head has its own number: the result has the shape "
-            "(H,).": (lambda w, d: np.diagonal(w, -d, -2, -1).mean()),
-            "Without axes, np.diagonal takes the first two, batch and heads. The weights of a head are in "
-            "the last two: "
+            "You averaged over the heads as well. Each head has its own number: "
+            "the result has the shape (H,).": (lambda w, d: np.diagonal(w, -d, -2, -1).mean()),
+            "Without axes, np.diagonal takes the first two, batch and heads. "
+            "The weights of a head are in the last two: "
             "axis1=-2, axis2=-1.": lambda w, d: np.diagonal(w, -d).mean((0, 1)),
-            "This column belongs to a fixed position that all look at. A fixed *distance* runs along a "
-            "diagonal.": (lambda w, d: w[..., d].mean((0, 2))),
-            "One number per text and head. Average over the batch, too.": lambda w, d: np.diagonal(
+            "A column belongs to one fixed position. A fixed *distance* runs along a diagonal.": (
+                lambda w, d: w[..., d].mean((0, 2))
+            ),
+            "This is one number per text and head. Average over the batch, too.": lambda w, d: np.diagonal(
                 w, -d, -2, -1
             ).mean(-1),
         },
@@ -125,33 +120,34 @@ def _only(heads, head, n_head):
     return heads - without_head(heads, head, n_head)
 
 
+def _deleted(heads, head, n_head):
+    D = heads.shape[-1] // n_head
+    return np.delete(heads, np.s_[head * D : (head + 1) * D], axis=-1)
+
+
 check.add(
     "without_head",
     Exercise(
         without_head,
         [(normal(2, 3, 8), 1, 4), (normal(1, 4, 6), 0, 2), (normal(2, 2, 9), 2, 3)],
         {
-            "Only one channel is off. A head has D = C / n_head "
-            "of them: from head·D to (head + 1)·D.": _zeroed(lambda head, n, D: (..., head)),
-            "You took every n_head-th channel. The heads lie side by side, each with its D channels in one "
-            "piece.": _zeroed(lambda head, n, D: (..., slice(head, None, n))),
-            "The slice begins at `head`. It begins at head·D, "
-            "since each head before it has D channels.": _zeroed(
+            "Only one channel is switched off. A head has D = C / n_head of them: "
+            "from head·D to (head + 1)·D.": _zeroed(lambda head, n, D: (..., head)),
+            "You took every n_head-th channel. The heads lie side by side, "
+            "each with its D channels in one piece.": _zeroed(lambda head, n, D: (..., slice(head, None, n))),
+            "The slice begins at `head`. "
+            "It must begin at head·D, since each head before it has D channels.": _zeroed(
                 lambda head, n, D: (..., slice(head, head + D))
             ),
             "You switched off everything *but* this head.": _only,
-            "You switched off positions, or texts. Channels "
-            "are the last axis: `heads[..., start:stop]`.": _zeroed(
-                lambda head, n, D: (slice(None), slice(head * D, (head + 1) * D))
-            ),
-            "The slice is as long as the number of heads. It "
-            "should be D = C / n_head channels long.": _zeroed(
+            "You switched off positions, or texts. Channels are the last axis: `heads[..., "
+            "start:stop]`.": _zeroed(lambda head, n, D: (slice(None), slice(head * D, (head + 1) * D))),
+            "The slice is as long as the number of heads. "
+            "It should be D = C / n_head channels long.": _zeroed(
                 lambda head, n, D: (..., slice(head * n, (head + 1) * n))
             ),
-            "The channels are gone. They must stay, as "
-            "zeros, or what comes next no longer fits.": lambda heads, head, n: np.delete(
-                heads, np.s_[head * (heads.shape[-1] // n) : (head + 1) * (heads.shape[-1] // n)], -1
-            ),
+            "The channels are gone. They must stay, as zeros. "
+            "Without them the next layer does not fit.": _deleted,
         },
     ),
 )
@@ -181,18 +177,22 @@ check.add(
         logit_lens,
         [(3 * normal(2, 3, 4), _norm, _head), (0.1 * normal(1, 5, 4), _norm, _head)],
         {
-            "The last norm is missing. The head has "
-            "never seen a stream that was not normalised.": lambda x, norm, head: softmax(head(x)),
+            "The last norm is missing. "
+            "The head has never seen a stream that was not normalised.": lambda x, norm, head: softmax(
+                head(x)
+            ),
             (
                 "The last norm is missing.",
                 "These are logits: the softmax is missing, too.",
             ): lambda x, norm, head: head(x),
-            "These are logits. Make probabilities of them: softmax.": lambda x, norm, head: head(norm(x)),
+            "These are logits. Turn them into probabilities: softmax.": lambda x, norm, head: head(norm(x)),
             "The head is missing: it turns C channels into V characters.": lambda x, norm, head: softmax(
                 norm(x)
             ),
-            "Softmax of the wrong axis: for each position, the probabilities of all V characters add up to "
-            "1.": (lambda x, norm, head: softmax(head(norm(x)).swapaxes(-1, -2)).swapaxes(-1, -2)),
+            "The softmax runs over the wrong axis: "
+            "for each position, the probabilities of all V characters add up to 1.": (
+                lambda x, norm, head: softmax(head(norm(x)).swapaxes(-1, -2)).swapaxes(-1, -2)
+            ),
             "You keep only the last position. Look at all of them.": lambda x, norm, head: softmax(
                 head(norm(x))
             )[:, -1],
@@ -201,7 +201,7 @@ check.add(
                 norm(x)
             ).argmax(-1),
             "These are the logarithms of the probabilities. "
-            "The probabilities themselves are wanted.": lambda x, norm, head: np.log(softmax(head(norm(x)))),
+            "Return the probabilities themselves.": lambda x, norm, head: np.log(softmax(head(norm(x)))),
         },
     ),
 )
@@ -238,7 +238,7 @@ def plot_profiles(profiles):
 
 
 def plot_ablation(costs):
-    """What it costs to switch parts off: {name: increase of the loss}; names begin with their block's number."""
+    """What it costs to switch parts off: {name: increase of the loss}. Names begin with a block's number."""
     figure, axes = panels(width=9, height=3.2)
     names = list(costs)
     colors = [COLORS[(int(name.split()[0]) - 1) % len(COLORS)] for name in names]
@@ -282,10 +282,7 @@ def plot_losses_by(values, labels, references, xlabel):
     """Losses over stages or positions, with reference lines."""
     figure, axes = panels(width=7, height=3)
     axes.plot(range(len(values)), values, "o-", color=BLUE, ms=4)
-    beside = axes.get_yaxis_transform()
-    for name, value in references.items():
-        axes.axhline(value, color=GREY, ls="--", lw=0.8)
-        axes.text(1.01, value, f"{name}: {value:.2f}", transform=beside, va="center", fontsize=8, color=GREY)
+    reference_lines(axes, with_values(references))
     axes.set(xlabel=xlabel, ylabel="loss (nats)")
     if labels:
         axes.set(xticks=range(len(labels)))

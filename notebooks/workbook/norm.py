@@ -4,15 +4,11 @@ import numpy as np
 
 import autograd as ag
 from autograd import Tensor
-from workbook.checking import Checks, Exercise, Wrong, with_pairs
+from workbook.checking import Checks, Exercise, Wrong, named_results, random_arrays, with_pairs
 from workbook.pictures import BLUE, GOLD, GREEN, GREY, RED, Picture, panels
 
 check = Checks()
-RNG = np.random.default_rng(5)
-
-
-def normal(*shape):
-    return RNG.normal(size=shape)
+normal = random_arrays(5)
 
 
 # --- layer_norm, composed -------------------------------------------------------------------------
@@ -58,22 +54,21 @@ check.add(
         with_pairs(
             _composed,
             {
-                "The variance is divided by n - 1 (Bessel's correction). Layer norm divides by n: it does "
-                "not estimate "
-                "anything, it just normalises.": {"var": lambda x: x.var(-1, keepdims=True, ddof=1)},
-                "Mean and variance run over the batch (axis 0). That is batch norm; layer norm looks at one "
-                "row at a time, "
-                "axis -1.": {
+                "The variance is divided by n - 1 (Bessel's correction). Layer norm divides by n: "
+                "it estimates nothing, "
+                "it only normalises.": {"var": lambda x: x.var(-1, keepdims=True, ddof=1)},
+                "Mean and variance run over the batch (axis 0). That is batch norm. "
+                "Layer norm looks at one row at a time, axis -1.": {
                     "var": lambda x: x.var(0, keepdims=True),
                     "center": lambda x: x - x.mean(0, keepdims=True),
                 },
-                "Mean and variance run over the whole array. Each row is normalised by itself: axis -1, "
-                "keepdims=True.": {
+                "Mean and variance run over the whole array. "
+                "Each row is normalised by itself: axis -1, keepdims=True.": {
                     "var": lambda x: x.var(),
                     "center": lambda x: x - x.mean(),
                 },
-                "eps stands outside of the root. It belongs inside, added to the variance: 1 / sqrt(var + "
-                "eps).": {"rstd": lambda var, eps: 1.0 / (var**0.5 + eps)},
+                "eps stands outside the root. It belongs inside, added to the variance: "
+                "1 / sqrt(var + eps).": {"rstd": lambda var, eps: 1.0 / (var**0.5 + eps)},
                 "eps is missing: a row whose values are all equal has the variance 0, and 0 / 0 is nan.": {
                     "rstd": lambda var, eps: var**-0.5
                 },
@@ -84,7 +79,7 @@ check.add(
                 "The mean is not subtracted.": {"center": lambda x: x},
                 "weight and bias are not applied.": {"affine": lambda xhat, weight, bias: xhat},
                 "The bias is not added.": {"affine": lambda xhat, weight, bias: xhat * weight},
-                "The bias is added before the weight multiplies. It comes last.": {
+                "The bias is added before the weight multiplies. The bias comes last.": {
                     "affine": lambda xhat, weight, bias: (xhat + bias) * weight
                 },
             },
@@ -135,13 +130,6 @@ def _case(rows, channels, eps=1e-5):
     return normal(rows, channels), *normalised(normal(rows, channels) * 2 + 1, eps), normal(channels)
 
 
-def _three(function, *case):
-    answer = function(*case)
-    if not isinstance(answer, tuple) or len(answer) != 3:
-        raise Wrong("Return three arrays: dx, dweight, dbias.")
-    return dict(zip(("dx", "dweight", "dbias"), answer, strict=True))
-
-
 check.add(
     "layer_norm_pullback",
     Exercise(
@@ -150,19 +138,21 @@ check.add(
         with_pairs(
             _pullback,
             {
-                "In dx you held the standard deviation constant: the term - xhat * mean(dxhat * xhat) is "
-                "missing. The result points nearly in the right direction, which is why training would not "
-                "show it. (Or did you write "
-                "mean(dxhat) * mean(xhat)? That is 0.)": {"along_xhat": lambda d, xhat: 0.0},
+                "In dx you held the standard deviation constant: "
+                "the term - xhat * mean(dxhat * xhat) is missing. "
+                "The result points nearly in the right direction, so training would not show the mistake. "
+                "(Or did you write mean(dxhat) * mean(xhat)? "
+                "That is 0.)": {"along_xhat": lambda d, xhat: 0.0},
                 "In dx you held the mean constant: the term - mean(dxhat) is missing.": {
                     "along_ones": lambda d: 0.0
                 },
-                "In dx you held both mean and standard deviation constant: it is more than rstd * dxhat.": {
+                "In dx you held both mean and standard deviation constant: "
+                "dx has more terms than rstd * dxhat.": {
                     "along_ones": lambda d: 0.0,
                     "along_xhat": lambda d, xhat: 0.0,
                 },
-                "A Bessel slip in dx: the mean of dxhat * xhat divides by n - 1. Everything here divides by "
-                "n.": {
+                "A Bessel slip in dx: the mean of dxhat * xhat divides by n - 1. "
+                "Everything here divides by n.": {
                     "along_xhat": lambda d, xhat: (
                         xhat * (d * xhat).sum(-1, keepdims=True) / (xhat.shape[-1] - 1)
                     )
@@ -175,17 +165,16 @@ check.add(
                     "along_ones": lambda d: d.mean(0),
                     "along_xhat": lambda d, xhat: xhat * (d * xhat).mean(0),
                 },
-                "In dx the second mean lacks its xhat in front: xhat * mean(dxhat * xhat).": {
+                "In dx the xhat in front of the second mean is missing: xhat * mean(dxhat * xhat).": {
                     "along_xhat": lambda d, xhat: mean(d * xhat)
                 },
                 "In dx the second mean is not that of dxhat alone: xhat * mean(dxhat * xhat).": {
                     "along_xhat": lambda d, xhat: xhat * mean(d)
                 },
-                "The weight is missing from dx: it multiplied xhat on the way forward, so dxhat = dout * "
-                "weight.": {"dxhat": lambda dout, weight: dout},
-                "The weight multiplies dx at the end. It belongs to the beginning, dxhat = dout * weight, "
-                "before the means "
-                "are taken.": {
+                "The weight is missing from dx: it multiplied xhat on the way forward, "
+                "so dxhat = dout * weight.": {"dxhat": lambda dout, weight: dout},
+                "The weight multiplies dx at the end. "
+                "It must come first, before the means: dxhat = dout * weight.": {
                     "dxhat": lambda dout, weight: dout,
                     "factor": lambda rstd, weight: rstd * weight,
                 },
@@ -193,7 +182,7 @@ check.add(
                 "dx is divided by rstd. rstd is 1 / std: multiply.": {
                     "factor": lambda rstd, weight: 1 / rstd
                 },
-                "dweight lacks xhat, which the weight was multiplied with: (dout * xhat).sum(0).": {
+                "xhat is missing in dweight. The weight multiplied it: (dout * xhat).sum(0).": {
                     "dweight": lambda dout, xhat: dout.sum(0)
                 },
                 "dweight is not summed. The same weight was used in every row: sum(0).": {
@@ -208,7 +197,7 @@ check.add(
                 },
             },
         ),
-        _three,
+        named_results("dx", "dweight", "dbias", otherwise="Return three arrays: dx, dweight, dbias."),
     ),
 )
 
@@ -233,7 +222,7 @@ def _adamw(
     shrink=lambda lr, wd: 1 - lr * wd,
     sign=-1.0,
 ):
-    """adamw_step from its parts, so that one or two of them can be wrong."""
+    """`adamw_step` from its parts, so that one or two of them can be wrong."""
 
     def wrong(p, g, m_, v_, t, lr, beta1, beta2, eps, weight_decay):
         b1, b2 = betas(beta1, beta2)
@@ -264,24 +253,24 @@ check.add(
         with_pairs(
             _adamw,
             {
-                "No bias correction. m and v start at 0, so at first they are too small: divide by 1 - "
-                "beta**t.": {"correction": lambda b, t: 1.0},
-                "The bias correction counts from 0: at the first step, t = 1, it is 1 - beta**1. With t - 1 "
-                "you divide by 0.": {"correction": lambda b, t: 1 - b ** (t - 1)},
+                "No bias correction. m and v start at 0, so at first they are too small: "
+                "divide by 1 - beta**t.": {"correction": lambda b, t: 1.0},
+                "The bias correction counts from 0: at the first step, t = 1, it is 1 - beta**1. "
+                "With t - 1 you divide by 0.": {"correction": lambda b, t: 1 - b ** (t - 1)},
                 "The bias correction is 1 - beta**t, a power, not beta * t.": {
                     "correction": lambda b, t: 1 - b * t
                 },
-                "This is L2 regularisation: the decay went into the gradient, and is then divided by "
-                "sqrt(v), so weights with large gradients hardly decay. Decoupled means: shrink p itself, p "
-                "* (1 - lr * weight_decay).": {
+                "This is L2 regularisation: the decay went into the gradient and is then divided by sqrt(v), "
+                "so weights with large gradients hardly decay. "
+                "Decoupled decay shrinks p itself: p * (1 - lr * weight_decay).": {
                     "gradient": lambda g, p, wd: g + wd * p,
                     "shrink": lambda lr, wd: 1.0,
                 },
-                "The decay lacks lr: p * (1 - lr * weight_decay).": {"shrink": lambda lr, wd: 1 - wd},
+                "lr is missing in the decay: p * (1 - lr * weight_decay).": {"shrink": lambda lr, wd: 1 - wd},
                 "The weights do not decay: p * (1 - lr * weight_decay) is missing.": {
                     "shrink": lambda lr, wd: 1.0
                 },
-                "eps stands inside the root. In Adam it is added after: sqrt(v) + eps.": {
+                "eps stands inside the root. In Adam it is added after the root: sqrt(v) + eps.": {
                     "root": lambda v, eps: np.sqrt(v + eps)
                 },
                 "The root is missing: divide by sqrt(v), not by v.": {"root": lambda v, eps: v + eps},
@@ -294,8 +283,8 @@ check.add(
                 "v must follow the square of the gradient, g * g.": {
                     "v": lambda v, g, b: b * v + (1 - b) * np.abs(g)
                 },
-                "The new gradient comes in with weight 1. In a running average old and new share: beta * m + "
-                "(1 - beta) * g.": {
+                "The new gradient comes in with weight 1. "
+                "In a running average the two weights add up to 1: beta * m + (1 - beta) * g.": {
                     "m": lambda m, g, b: b * m + g,
                     "v": lambda v, g, b: b * v + g * g,
                 },
@@ -303,18 +292,12 @@ check.add(
             },
         )
         | {
-            "m and v come back corrected. Keep the plain averages; "
-            "the correction is only for this step.": _corrected,
+            "You return corrected m and v. "
+            "Return the plain averages: the correction is only for this step.": _corrected,
         },
-        lambda function, *case: _named(function(*case)),
+        named_results("p", "m", "v", otherwise="Return three arrays: the new p, m and v."),
     ),
 )
-
-
-def _named(answer):
-    if not isinstance(answer, tuple) or len(answer) != 3:
-        raise Wrong("Return three arrays: the new p, m and v.")
-    return dict(zip(("p", "m", "v"), answer, strict=True))
 
 
 # --- pictures -------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch, Polygon, Rectangle
 from matplotlib.path import Path
 
-from autograd.draw import Graph
+from autograd.svg import Graph
 
 BLUE, RED, GREEN, GREY, GOLD = "#2f6db3", "#c4453c", "#3a8f5c", "#8a8a8a", "#c99a2e"
 STYLE = {
@@ -26,9 +26,7 @@ STYLE = {
 
 
 class Picture:
-    """A matplotlib Figure whose PNG has no date and no version in it, so that drawing it again gives the same
-    bytes.
-    """
+    """A matplotlib Figure. Its PNG holds no date and no version: drawn again, it has the same bytes."""
 
     def __init__(self, figure, words):
         self.figure, self.words = figure, words
@@ -53,19 +51,32 @@ def panels(columns=1, rows=1, width=8.0, height=3.2, **options):
     return figure, axes
 
 
-def show(picture):
-    """Display a picture in the middle of a cell; outside of a notebook, nothing."""
+def ipython():
+    """The IPython that runs this code, or None outside of a notebook."""
     try:
         from IPython import get_ipython
-        from IPython.display import display
     except ImportError:
-        return
-    if get_ipython() is not None:
-        display(picture)
+        return None
+    return get_ipython()
+
+
+def show(picture, handle=None):
+    """Display a picture in the middle of a cell; outside of a notebook, do nothing.
+
+    Returns a handle. Given an earlier picture's handle, it replaces that picture.
+    """
+    if ipython() is None:
+        return None
+    from IPython.display import display
+
+    if handle is None:
+        return display(picture, display_id=True)
+    handle.update(picture)
+    return handle
 
 
 def as_matrix(array):
-    """Any array as a matrix to look at: leading axes stacked."""
+    """Any array as a matrix to look at: (..., columns) -> (rows, columns)."""
     array = np.asarray(array, float)
     return array.reshape(-1, array.shape[-1]) if array.ndim else array.reshape(1, 1)
 
@@ -73,30 +84,28 @@ def as_matrix(array):
 def heat_map(axes, matrix, title="", limit=None, numbers=None, **labels):
     """A matrix in colours, white at 0, red above and blue below; with its numbers if there are few."""
     matrix = as_matrix(matrix)
-    limit = limit or np.abs(matrix[np.isfinite(matrix)]).max(initial=0.0) or 1.0
-    image = axes.imshow(
-        matrix, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto" if max(matrix.shape) > 12 else "equal"
-    )
+    limit = limit or largest_of(matrix)
+    aspect = "auto" if max(matrix.shape) > 12 else "equal"
+    axes.imshow(matrix, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect=aspect)
     axes.set(title=title, xticks=[], yticks=[], **labels)
-    if numbers if numbers is not None else matrix.size <= 40:
+    if numbers is None:
+        numbers = matrix.size <= 40
+    if numbers:
         for (i, j), value in np.ndenumerate(matrix):
-            axes.text(
-                j,
-                i,
-                f"{value:.2g}",
-                ha="center",
-                va="center",
-                fontsize=8,
-                color="w" if abs(value) > 0.65 * limit else "k",
-            )
-    return image
+            color = "w" if abs(value) > 0.65 * limit else "k"
+            axes.text(j, i, f"{value:.2g}", ha="center", va="center", fontsize=8, color=color)
+
+
+def largest_of(matrix):
+    """The largest absolute value; 1 if there is none above 0."""
+    return np.abs(matrix[np.isfinite(matrix)]).max(initial=0.0) or 1.0
 
 
 def comparison(yours, true):
-    """Yours, the true one and the difference side by side, the first two in the same colours."""
+    """Your array, the true one and their difference side by side, the first two in the same colours."""
     yours, true = as_matrix(yours)[:16, :32], as_matrix(true)[:16, :32]
     figure, axes = panels(3, width=9, height=max(1.5, min(3.5, 0.8 + 0.35 * len(true))))
-    limit = np.abs(true[np.isfinite(true)]).max(initial=0.0) or 1.0
+    limit = largest_of(true)
     heat_map(axes[0], yours, "yours", limit)
     heat_map(axes[1], true, "true", limit)
     with np.errstate(invalid="ignore"):
@@ -104,14 +113,26 @@ def comparison(yours, true):
     return Picture(figure, "yours, true, difference")
 
 
+def reference_lines(axes, references):
+    """Dashed lines at these heights, {text: height}; the texts stand to the right of the axes."""
+    beside = axes.get_yaxis_transform()  # x in parts of the width, y as in the data
+    for text, height in references.items():
+        axes.axhline(height, color=GREY, ls="--", lw=0.8)
+        axes.text(1.01, height, text, transform=beside, va="center", fontsize=8, color=GREY)
+
+
+def with_values(references):
+    """{name: value} with the value in the name too, as reference_lines shows it."""
+    return {f"{name}: {value:.2f}": value for name, value in references.items()}
+
+
 # --- graphs as PNG, beside their SVG --------------------------------------------------------------
 
 
 def rasterise(svg):
-    """The PNG of an SVG text of autograd.draw: rectangles, paths of M and C, polygons, texts, and such
-    pictures inside.
+    """The PNG of an SVG text of autograd.svg, for places that show no SVG (a notebook not trusted yet).
 
-    For wherever SVG is not shown, as in a notebook that Jupyter does not trust yet.
+    It knows rectangles, paths of M and C, polygons, texts, and such pictures inside.
     """
     root = ElementTree.fromstring(svg)
     width, height = float(root.get("width")), float(root.get("height"))
@@ -125,41 +146,41 @@ def rasterise(svg):
 
 
 def _paint(axes, parent, top, font_size):
+    """Draw the elements inside `parent`, whose upper edge lies at `top`."""
     for element in parent:
         kind, get = element.tag.rpartition("}")[2], element.get
-        number = lambda name, get=get: float(get(name, 0))
+        x, y = float(get("x", 0)), top + float(get("y", 0))
         if kind == "svg":
-            _paint(axes, element, top + number("y"), font_size)
+            _paint(axes, element, y, font_size)
         elif kind == "rect":
-            corner = number("x"), top + number("y")
+            width, height = float(get("width")), float(get("height"))
             style = {"facecolor": get("fill"), "edgecolor": get("stroke", "none")}
-            axes.add_patch(Rectangle(corner, number("width"), number("height"), **style))
+            axes.add_patch(Rectangle((x, y), width, height, **style))
         elif kind == "text":
-            across = {"middle": "center"}.get(get("text-anchor"), "left")
+            across = "center" if get("text-anchor") == "middle" else "left"
             style = {"color": get("fill", "black"), "weight": get("font-weight", "normal"), "ha": across}
             # pixels to points, a little smaller for a wider font
             size = float(get("font-size", font_size)) * 0.68
-            axes.text(number("x"), top + number("y"), element.text, size=size, **style)
+            axes.text(x, y, element.text, size=size, **style)
+        elif kind == "polygon":
+            axes.add_patch(Polygon(_points(get("points"), top), color=get("fill")))
         else:
-            points = np.array([float(n) for n in re.findall(r"-?[\d.]+", get("d") or get("points"))]).reshape(
-                -1, 2
-            )
-            points[:, 1] += top
-            if kind == "polygon":
-                axes.add_patch(Polygon(points, color=get("fill")))
-            else:
-                codes = [Path.MOVETO] + [Path.CURVE4] * (len(points) - 1)
-                axes.add_patch(PathPatch(Path(points, codes), fill=False, edgecolor=get("stroke")))
+            points = _points(get("d"), top)
+            codes = [Path.MOVETO] + [Path.CURVE4] * (len(points) - 1)
+            axes.add_patch(PathPatch(Path(points, codes), fill=False, edgecolor=get("stroke")))
+
+
+def _points(text, top):
+    """The numbers in the text, two a point: (n, 2)."""
+    points = np.array([float(number) for number in re.findall(r"-?[\d.]+", text)]).reshape(-1, 2)
+    points[:, 1] += top
+    return points
 
 
 def show_graphs_as_png_too():
     """Have IPython make both pictures of a Graph."""
-    try:
-        from IPython import get_ipython
-    except ImportError:
-        return
-    if get_ipython() is not None:
-        png = get_ipython().display_formatter.formatters["image/png"]
+    if ipython() is not None:
+        png = ipython().display_formatter.formatters["image/png"]
         png.for_type(Graph, lambda graph: rasterise(graph._repr_svg_()))
 
 

@@ -1,10 +1,12 @@
-"""Notebook 2: a scalar engine, free of NumPy (but for what draws and compares)."""
+"""Notebook 2: a scalar engine without NumPy. (Only what draws and compares uses it.)"""
 
+import functools
 import itertools
 import math
 import sys
 
-from autograd.draw import Box, Graph, gradient_text
+from autograd.draw import gradient_text
+from autograd.svg import Box, Graph
 from workbook.checking import Checks, Exercise, Wrong, with_pullback
 from workbook.pictures import BLUE, GOLD, RED, Picture, panels, rasterise
 
@@ -15,15 +17,15 @@ _order = itertools.count()
 class Value:
     """As in the notebook."""
 
-    def __init__(self, data, parents=(), vjps=(), name="leaf"):
-        self.data, self.parents, self.vjps, self.name = data, parents, vjps, name
+    def __init__(self, data, parents=(), pullbacks=(), name="leaf"):
+        self.data, self.parents, self.pullbacks, self.name = data, parents, pullbacks, name
         self.grad, self.order = None, next(_order)
 
 
 def op(rule):
     def apply(*inputs):
-        out, vjps = rule(*(value.data for value in inputs))
-        return Value(out, inputs, vjps if isinstance(vjps, tuple) else (vjps,), rule.__name__)
+        out, pullbacks = rule(*(value.data for value in inputs))
+        return Value(out, inputs, pullbacks if isinstance(pullbacks, tuple) else (pullbacks,), rule.__name__)
 
     return apply
 
@@ -60,13 +62,13 @@ check.add(
         TWO,
         {
             FORGOT_G: lambda x, y: (x + y, (lambda g: 1.0, lambda g: 1.0)),
-            "Each input got its own value times g. That would be right if y were x²: the slope of x + y is "
-            "1, whatever x "
-            "is. A sum hands g on unchanged.": lambda x, y: (x + y, (lambda g: g * x, lambda g: g * y)),
+            "Each input got its own value times g. "
+            "That would be right if y were x²: the slope of x + y is 1, whatever x is. "
+            "A sum hands g on unchanged.": lambda x, y: (x + y, (lambda g: g * x, lambda g: g * y)),
             "That is the rule for a product. A sum hands g on to both inputs, unchanged.": (
                 lambda x, y: (x + y, (lambda g: g * y, lambda g: g * x))
             ),
-            "You share g out, half to each. But nudging x by 1 moves x + y by 1, not by a half.": (
+            "You give half of g to each. But nudging x by 1 moves x + y by 1, not by a half.": (
                 lambda x, y: (x + y, (lambda g: g / 2, lambda g: g / 2))
             ),
         },
@@ -80,8 +82,10 @@ check.add(
         TWO,
         {
             FORGOT_G: lambda x, y: (x * y, (lambda g: y, lambda g: x)),
-            "The two are swapped. The slope with respect to x is y: nudge x "
-            "by 1 and the product grows by y.": (lambda x, y: (x * y, (lambda g: g * x, lambda g: g * y))),
+            "The two are swapped. The slope with respect to x is y: "
+            "nudge x by 1 and the product grows by y.": (
+                lambda x, y: (x * y, (lambda g: g * x, lambda g: g * y))
+            ),
             "That is the rule for a sum. In a product each input's slope is the other input.": (
                 lambda x, y: (x * y, (lambda g: g, lambda g: g))
             ),
@@ -99,13 +103,12 @@ check.add(
         ONE,
         {
             FORGOT_G: lambda x: (math.exp(x), lambda g: math.exp(x)),
-            "That is the rule for powers (x³ has the slope 3x²). In exp the x stands in the exponent, and "
-            "the slope of exp "
-            "is exp itself.": lambda x: (math.exp(x), lambda g: g * x * math.exp(x - 1)),
+            "That is the rule for powers (x³ has the slope 3x²). In exp the x stands in the exponent, "
+            "and the slope of exp is exp itself.": lambda x: (math.exp(x), lambda g: g * x * math.exp(x - 1)),
             "You multiplied by x. The slope of exp is exp itself: multiply by the result.": (
                 lambda x: (math.exp(x), lambda g: g * x)
             ),
-            "exp is applied to g. The upstream gradient only ever gets multiplied.": (
+            "exp is applied to g. An upstream gradient is only ever multiplied.": (
                 lambda x: (math.exp(x), lambda g: math.exp(g))
             ),
         },
@@ -173,37 +176,39 @@ def _inspect_order(answer):
         order, everything = list(order), topological_order(root)
         if len(order) != len(set(order)):
             raise Wrong(
-                "Some value comes more than once, because two paths lead to it. Remember (in a set) which "
-                "you have seen."
+                "A value comes more than once, because two paths lead to it. "
+                "Keep the values that you have seen in a set."
             )
         if root not in order:
-            raise Wrong("The root itself is missing: its gradient has to be handed on first.")
+            raise Wrong("The root itself is missing: its gradient must be handed on first.")
         if len(order) < len(everything):
             raise Wrong(
-                f"{len(everything) - len(order)} values are missing: follow all parents of every value, not "
-                "only some."
+                f"{len(everything) - len(order)} values are missing: "
+                "follow all parents of every value, not only some."
             )
         place = {value: i for i, value in enumerate(order)}
-        wrong = [(value, p) for value in order for p in value.parents if place[p] < place[value]]
-        if len(wrong) == sum(len(set(v.parents)) for v in order) or order[-1] is root:
+        wrong = [
+            (value, parent) for value in order for parent in value.parents if place[parent] < place[value]
+        ]
+        if order[-1] is root:
             raise Wrong(
-                "This is the forward order: inputs before their users. Backward needs the reverse, the root "
-                "first."
+                "This is the forward order: inputs before their users. "
+                "Backward needs the reverse, the root first."
             )
         if wrong:
             user, value = wrong[0]
             raise Wrong(
-                f"A {value.name} comes before a {user.name} that uses it. Its gradient would be handed on "
-                "before it is complete. It does not help to visit values in the order in which you meet "
-                "them: one value can be met early by a short path, and late by a long one. `value.order` "
-                "knows when each was made."
+                f"A {value.name} comes before a {user.name} that uses it. "
+                "Its gradient would be handed on before it is complete. "
+                "The order in which you meet the values is not enough: a short path can reach a value early, "
+                "a long path late. `value.order` says when each was made."
             )
     try:
         answer(chain(3 * sys.getrecursionlimit()))
     except RecursionError:
         raise Wrong(
-            "The order is right, but it recurses, and Python stops at about 1,000 nested calls. A GPT's "
-            "graph is deeper. Keep a list of what is still to be visited instead."
+            "The order is right, but it recurses, and Python stops at about 1,000 nested calls. "
+            "A GPT's graph is deeper. Keep a list of the values still to visit instead."
         ) from None
 
 
@@ -220,12 +225,12 @@ def backward(root):
             value.grad = 0.0
     root.grad += 1.0
     for value in order:
-        for parent, vjp in zip(value.parents, value.vjps, strict=True):
-            parent.grad += vjp(value.grad)
+        for parent, pullback in zip(value.parents, value.pullbacks, strict=True):
+            parent.grad += pullback(value.grad)
 
 
 def _variant(overwrite=False, seed=1.0, stale=False, forget=False, flip=False, local=False):
-    """backward with one thing wrong."""
+    """`backward` with one thing wrong."""
 
     def backward(root):
         order = topological_order(root)
@@ -234,15 +239,15 @@ def _variant(overwrite=False, seed=1.0, stale=False, forget=False, flip=False, l
                 value.grad = 0.0
         root.grad = seed
         for value in order[::-1] if flip else order:
-            for parent, vjp in zip(value.parents, value.vjps, strict=True):
-                contribution = vjp(1.0 if local else value.grad)
+            for parent, pullback in zip(value.parents, value.pullbacks, strict=True):
+                contribution = pullback(1.0 if local else value.grad)
                 parent.grad = contribution if overwrite else parent.grad + contribution
 
     return backward
 
 
 def _path_by_path(root):
-    """Hands on a gradient each time that something is added to it, though it is not complete yet."""
+    """Hands on a gradient each time something is added to it, even if it is not complete yet."""
     for value in topological_order(root):
         if value.parents or value.grad is None:
             value.grad = 0.0
@@ -250,8 +255,8 @@ def _path_by_path(root):
     stack = [root]
     while stack:
         value = stack.pop()
-        for parent, vjp in zip(value.parents, value.vjps, strict=True):
-            parent.grad += vjp(value.grad)
+        for parent, pullback in zip(value.parents, value.pullbacks, strict=True):
+            parent.grad += pullback(value.grad)
             stack.append(parent)
 
 
@@ -294,27 +299,23 @@ check.add(
         backward,
         [(simple,), (used_twice,), (tangled,), (two_passes,), (bare_leaf,)],
         {
-            "You overwrote the gradient where a value is used twice. Both uses move the result, so their "
-            "contributions add "
-            "up: `+=`, not `=`.": _variant(overwrite=True),
+            "You overwrote the gradient where a value is used twice. Both uses move the result, "
+            "so their contributions add up: `+=`, not `=`.": _variant(overwrite=True),
             "The root's own gradient is missing. Everything starts from d root / d root = 1.": _variant(
                 seed=0.0
             ),
-            "This walks from the leaves to the root. A value can hand its gradient on only when it is "
-            "complete: root "
-            "first.": _variant(flip=True),
-            "A second backward() goes wrong: values in the middle still held the gradients of the first "
-            "pass, and handed "
-            "them on again. Set those to 0 first; only leaves add up over passes.": _variant(stale=True),
-            "A second backward() forgets the first. Gradients of leaves must add up over passes (that is how "
-            "a batch is "
-            "done in parts); only those in the middle start from 0.": _variant(forget=True),
-            "Each pullback was given 1 instead of the gradient that has arrived at its value. The chain rule "
-            "multiplies along "
-            "the way: `vjp(value.grad)`.": _variant(local=True),
-            "Gradients are handed on before they are complete, and then again: where paths meet, this counts "
-            "some of them "
-            "twice. Walk in topological order, each value once.": _path_by_path,
+            "This walks from the leaves to the root. "
+            "A value can hand its gradient on only when it is complete: root first.": _variant(flip=True),
+            "A second backward() goes wrong: "
+            "values in the middle still held the gradients of the first pass and handed them on again. "
+            "Set those to 0 first. Only leaves add up over passes.": _variant(stale=True),
+            "A second backward() forgets the first. "
+            "Gradients of leaves must add up over passes (so a batch can be done in parts). "
+            "Only those in the middle start from 0.": _variant(forget=True),
+            "Each pullback was given 1 instead of the gradient of its value. "
+            "The chain rule multiplies along the way: `pullback(value.grad)`.": _variant(local=True),
+            "Gradients are handed on before they are complete, and then again. Where paths meet, "
+            "this counts some of them twice. Walk in topological order, each value once.": _path_by_path,
         },
         _gradients,
     ),
@@ -329,29 +330,37 @@ def graph(root, highlight=None, **names):
     names = {id(value): name for name, value in names.items()}
     boxes = {}
     for value in sorted(topological_order(root), key=lambda value: value.order):
-        label = (
-            " = ".join(filter(None, [names.get(id(value)), value.name if value.parents else None])) or "leaf"
-        )
         boxes[value] = Box(
-            [label, f"{value.data:.4g}"],
+            [_label(value, names.get(id(value))), f"{value.data:.4g}"],
             [(boxes[parent], "") for parent in value.parents],
-            gradient=lambda value=value: gradient_text(value.grad),
+            gradient=functools.partial(_gradient_of, value),
             is_leaf=not value.parents,
             highlight=value is highlight,
         )
     return Graph(list(boxes.values()))
 
 
+def _label(value, name):
+    """The name, the operation, or both: "c = multiply"."""
+    if not value.parents:
+        return name or "leaf"
+    return f"{name} = {value.name}" if name else value.name
+
+
+def _gradient_of(value):
+    return gradient_text(value.grad)
+
+
 def steps(root, **names):
-    """Backward as a strip of pictures, one for each value whose turn it is: `Graph`-like, shown as SVG."""
+    """Backward as a strip of pictures, one for each value whose turn it is. Shown like a Graph."""
     order = [value for value in topological_order(root) if value.parents]
     for value in topological_order(root):
         value.grad = None
     root.grad = 1.0
     frames = [("The start: the output's own slope is 1.", graph(root, root, **names)._repr_svg_())]
     for value in order:
-        for parent, vjp in zip(value.parents, value.vjps, strict=True):
-            parent.grad = (parent.grad or 0.0) + vjp(value.grad)
+        for parent, pullback in zip(value.parents, value.pullbacks, strict=True):
+            parent.grad = (parent.grad or 0.0) + pullback(value.grad)
         label = next((name for name, v in names.items() if v is value), value.name)
         frames.append((f"{label} hands on its gradient.", graph(root, value, **names)._repr_svg_()))
     return Strip(frames)
@@ -372,7 +381,8 @@ class Strip:
             y += height + 30
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{y}" viewBox="0 0 {width} {y}" '
-            f'font-family="sans-serif" font-size="13"><rect width="{width}" height="{y}" fill="white"/>{"".join(parts)}</svg>'
+            'font-family="sans-serif" font-size="13">'
+            f'<rect width="{width}" height="{y}" fill="white"/>{"".join(parts)}</svg>'
         )
 
     def _repr_png_(self):

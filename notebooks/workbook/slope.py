@@ -29,28 +29,27 @@ check.add(
         central_difference,
         CASES,
         {
-            "This is the one-sided difference: it looks only to the right, so its error shrinks like h "
-            "instead of h². "
+            "This is the one-sided difference: "
+            "it looks only to the right, so its error shrinks like h instead of h². "
             "Nudge to both sides.": lambda f, x, h: (f(x + h) - f(x)) / h,
-            "This is the one-sided difference: it looks only to the left, so its error shrinks like h "
-            "instead of h². "
+            "This is the one-sided difference: "
+            "it looks only to the left, so its error shrinks like h instead of h². "
             "Nudge to both sides.": lambda f, x, h: (f(x) - f(x - h)) / h,
             "Twice the slope: from x - h to x + h you walk 2h, not h.": lambda f, x, h: (
                 (f(x + h) - f(x - h)) / h
             ),
-            "Multiplied by h where you meant to divide: `/ 2 * h` is read as `(... / 2) * h`. Write `/ (2 * "
-            "h)`.": (lambda f, x, h: (f(x + h) - f(x - h)) / 2 * h),
+            "Multiplied by h where you meant to divide: `/ 2 * h` is read as `(... / 2) * h`. "
+            "Write `/ (2 * h)`.": (lambda f, x, h: (f(x + h) - f(x - h)) / 2 * h),
             "The sign is flipped: right minus left, not left minus right.": lambda f, x, h: (
                 (f(x - h) - f(x + h)) / (2 * h)
             ),
             "Half the slope: with steps of h / 2 to each side you walk h, not 2h.": (
                 lambda f, x, h: (f(x + h / 2) - f(x - h / 2)) / (2 * h)
             ),
-            "These are steps of h / 2. A fine slope, but of another step than the one asked for: walk a "
-            "whole h to "
-            "each side.": lambda f, x, h: (f(x + h / 2) - f(x - h / 2)) / h,
-            "The parentheses are missing: only the second value is divided. Write `(f(...) - f(...)) / (2 * "
-            "h)`.": (lambda f, x, h: f(x + h) - f(x - h) / (2 * h)),
+            "These are steps of h / 2. The slope is fine, but the question was about steps of h: "
+            "walk a whole h to each side.": lambda f, x, h: (f(x + h / 2) - f(x - h / 2)) / h,
+            "The parentheses are missing: only the second value is divided. "
+            "Write `(f(...) - f(...)) / (2 * h)`.": (lambda f, x, h: f(x + h) - f(x - h) / (2 * h)),
             "The step h is ignored: this always uses another one.": lambda f, x, h: (
                 (f(x + 1e-5) - f(x - 1e-5)) / 2e-5
             ),
@@ -130,17 +129,15 @@ check.add(
             (bowl, np.linspace(-1, 1, 4).reshape(1, 2, 2)),
         ],
         {
-            "You nudge all elements at once, so every entry holds the sum of all slopes. Nudge one at a "
-            "time: "
-            "`nudge[index] = h`.": _all_at_once,
-            "The nudges pile up: when the second element's turn comes, the first is still moved. Start each "
-            "element "
-            "with a fresh `np.zeros`.": _nudges_pile_up,
+            "You nudge all elements at once, so every entry holds the sum of all slopes. "
+            "Nudge one at a time: `nudge[index] = h`.": _all_at_once,
+            "The nudges pile up: when the second element's turn comes, the first is still moved. "
+            "Start each element with a fresh `np.zeros`.": _nudges_pile_up,
             "The difference is one-sided: use f(x + nudge) and f(x - nudge).": _one_sided,
-            "For a matrix this nudges whole "
-            "rows: run over all places with `np.ndindex(x.shape)`.": _first_axis_only,
-            "Half the slope: the step back of h only returns "
-            "to x, it takes 2h to get to x - h.": _left_where_it_was,
+            "For a matrix this nudges whole rows: "
+            "go through all places with `np.ndindex(x.shape)`.": _first_axis_only,
+            "Half the slope: the step back of h only returns to x. "
+            "To get to x - h you must step back 2h.": _left_where_it_was,
         },
         tolerance=1e-8,
     ),
@@ -182,86 +179,81 @@ def _one_entry_off(x, g):
 
 
 X = np.array([0.3, -1.2, 0.8, 2.0, -0.4])
-# Each wrong pullback finds one blind spot: (function, wrong pullback, x, what it says of a check that accepts
-# it).
+# Each finds one blind spot: (function, wrong pullback, what to tell a check that accepts it).
 SPECIMENS = [
     (
         softmax,
         lambda x, g: 0 * g,
-        X,
-        "It accepts a softmax whose gradient is all zeros. With an upstream gradient of ones, that is with "
-        "`f(x).sum()`, nothing can be seen here: the outputs always add up to 1. Draw a random g.",
+        "It accepts a softmax whose gradient is all zeros. An upstream gradient of ones, "
+        "as in `f(x).sum()`, shows nothing here: the outputs always add up to 1. Draw a random g.",
     ),
     (
         normalise,
         lambda x, g: (g - g.mean()) / x.std(),
-        X,
-        "It accepts a normalisation whose standard deviation was treated as a constant. That gradient points "
-        "nearly in the right direction; compare the numbers themselves.",
+        "It accepts a normalisation whose standard deviation was treated as a constant. "
+        "That gradient points nearly in the right direction. Compare the numbers themselves.",
     ),
     (
         np.sin,
         _one_entry_off,
-        X,
-        "It accepts a gradient with one wrong entry. Averages and any() let that through: take the largest "
-        "difference.",
+        "It accepts a gradient with one wrong entry. "
+        "Averages and any() let that through: take the largest difference.",
     ),
     (
         np.sin,
         lambda x, g: -g * np.cos(x),
-        X,
-        "It accepts a gradient with the wrong sign. Compare |yours - numeric|, not the difference itself or "
-        "the lengths.",
+        "It accepts a gradient with the wrong sign. "
+        "Compare |yours - numeric|, not the plain difference or the lengths.",
     ),
     (
         lambda x: 1e-7 * np.sin(x),
         lambda x, g: 2e-7 * g * np.cos(x),
-        X,
-        "It accepts a gradient that is twice too large where all gradients are tiny (1e-7). The tolerance "
-        "must grow and shrink with the gradient: compare with 1e-6 times the largest true value.",
+        "It accepts a gradient that is twice too large where all gradients are tiny (1e-7). "
+        "The tolerance must grow and shrink with the gradient: "
+        "compare with 1e-6 times the largest true value.",
     ),
     (
         np.sin,
         lambda x, g: g * np.cos(x) * 1.0035,
-        X,
-        "It accepts a gradient that is off by 0.35 %, which is what a Bessel slip (n - 1 for n) makes of a "
-        "wide layer norm. Two sides that are both right agree to 1e-9 here: be stricter.",
+        "It accepts a gradient that is off by 0.35 %. "
+        "In a wide layer norm, a Bessel slip (n - 1 in place of n) is that small. "
+        "Two sides that are both right agree to 1e-9 here: be stricter.",
     ),
 ]
 RIGHT = [
-    (np.sin, lambda x, g: g * np.cos(x), X),
-    (softmax, softmax_pullback, X),
-    (normalise, normalise_pullback, X),
-    (lambda x: 1e4 * x**3, lambda x, g: 3e4 * x**2 * g, X),
+    (np.sin, lambda x, g: g * np.cos(x)),
+    (softmax, softmax_pullback),
+    (normalise, normalise_pullback),
+    (lambda x: 1e4 * x**3, lambda x, g: 3e4 * x**2 * g),
 ]
 
 
 def _inspect_gradient_check(answer):
     rng = np.random.default_rng
-    for i, (f, pullback, x) in enumerate(RIGHT):
-        result = answer(f, pullback, x.copy(), rng(i))
+    for i, (f, pullback) in enumerate(RIGHT):
+        result = answer(f, pullback, X.copy(), rng(i))
         if result is None:
             raise Wrong("It returns None: return True or False.")
         if not result:
             raise Wrong(
-                "It rejects a right gradient. Is the tolerance below what finite differences can reach "
-                "(about 1e-9 of the largest value), or absolute, so that large gradients have no chance? "
+                "It rejects a right gradient. Is the tolerance smaller than finite differences can reach "
+                "(about 1e-9 of the largest value)? Is it absolute, so that large gradients always fail? "
                 "Does the pullback get the same g as the numerical side?"
             )
-    for i, (f, pullback, x, blind_spot) in enumerate(SPECIMENS):
-        if answer(f, pullback, x.copy(), rng(i)):
+    for i, (f, pullback, blind_spot) in enumerate(SPECIMENS):
+        if answer(f, pullback, X.copy(), rng(i)):
             raise Wrong(blind_spot)
     if rng(0).normal() == _rng_after(answer):
         raise Wrong(
-            "It never draws from rng. A fixed upstream gradient (all ones, say) is blind to some mistakes: "
-            "use rng.normal."
+            "It never draws from rng. "
+            "A fixed upstream gradient (all ones, for example) is blind to some mistakes: use rng.normal."
         )
 
 
 def _rng_after(answer):
     """The next number of the generator once the answer has used it."""
     rng = np.random.default_rng(0)
-    answer(*RIGHT[0], rng)
+    answer(*RIGHT[0], X.copy(), rng)
     return rng.normal()
 
 
@@ -272,7 +264,7 @@ check.add("gradient_check", Exercise(gradient_check, inspect=_inspect_gradient_c
 
 
 def plot_nudge(f, x, h):
-    """A function, and the lines whose slopes the one-sided and the central difference take for its own."""
+    """A function, and two lines with the slopes that the one-sided and the central difference find."""
     figure, axes = panels(width=6, height=3.4)
     xs = np.linspace(x - 2.2 * h, x + 2.2 * h, 200)
     axes.plot(xs, [f(v) for v in xs], color=GREY, lw=2.5, label="f")

@@ -3,15 +3,11 @@
 import numpy as np
 
 import autograd as ag
-from workbook.checking import Checks, Exercise, with_pullback
-from workbook.pictures import BLUE, GOLD, GREEN, GREY, RED, Picture, panels
+from workbook.checking import Checks, Exercise, random_arrays, with_pullback
+from workbook.pictures import BLUE, GOLD, GREEN, GREY, RED, Picture, panels, reference_lines, with_values
 
 check = Checks()
-RNG = np.random.default_rng(4)
-
-
-def normal(*shape):
-    return RNG.normal(size=shape)
+normal = random_arrays(4)
 
 
 # --- softmax --------------------------------------------------------------------------------------
@@ -54,28 +50,29 @@ check.add(
         softmax,
         [(normal(3, 3),), (normal(4, 5),), (FAR_APART,), (normal(2, 3, 4),)],
         {
-            "Right for small numbers, but exp(1000) is infinite, and inf / inf is nan. Subtract each row's "
-            "maximum first: "
+            "Right for small numbers. But exp(1000) is infinite, and inf / inf is nan. "
+            "Subtract each row's maximum first: "
             "the result does not change, and the largest exponent is 0.": _unstable,
-            "You subtract the maximum of the whole array. A row far below it has only exp(-1000) = 0 in it, "
-            "and 0 / 0 is nan. "
+            "You subtract the maximum of the whole array. "
+            "A row far below it holds only exp(-1000) = 0, and 0 / 0 is nan. "
             "Each row needs its own: `max(-1, keepdims=True)`.": _shifted(lambda x: x.max()),
-            "You subtract the minimum. That makes large "
-            "numbers larger still; subtract the maximum.": _shifted(lambda x: x.min(-1, keepdims=True)),
-            "You divide by the sum of the whole array. Each row is a distribution of its own: `sum(-1, "
-            "keepdims=True)`.": (_normalised(None)),
+            "You subtract the minimum. That makes large numbers even larger. Subtract the maximum.": _shifted(
+                lambda x: x.min(-1, keepdims=True)
+            ),
+            "You divide by the sum of the whole array. "
+            "Each row is a distribution of its own: `sum(-1, keepdims=True)`.": (_normalised(None)),
             "Columns add up to 1 instead of rows: sum over the last axis, -1.": _normalised(0),
-            "The row sums have lost their axis, so NumPy "
-            "divides columns by them. Keep it: `keepdims=True`.": lambda x: (
+            "The row sums have lost their axis, so NumPy divides columns by them. "
+            "Keep it: `keepdims=True`.": lambda x: (
                 np.exp(x - x.max(-1, keepdims=True)) / np.exp(x - x.max(-1, keepdims=True)).sum(-1)
             ),
-            "You divide by the sum of the numbers themselves. First "
-            "exp, then divide by the sum of those.": lambda x: x / x.sum(-1, keepdims=True),
+            "You divide by the sum of the numbers themselves. "
+            "First exp, then divide by the sum of those.": lambda x: x / x.sum(-1, keepdims=True),
             "The rows do not add up to 1: divide by their sum.": lambda x: np.exp(
                 x - x.max(-1, keepdims=True)
             ),
-            "This is the logarithm of the softmax. Useful, and soon; here the probabilities themselves are "
-            "wanted.": (lambda x: ag.log_softmax.raw(x)[0]),
+            "This is the logarithm of the softmax. You will need it soon; "
+            "here return the probabilities themselves.": (lambda x: ag.log_softmax.raw(x)[0]),
         },
     ),
 )
@@ -98,29 +95,28 @@ check.add(
         softmax_pullback,
         _cases(),
         {
-            "This is only the diagonal of the Jacobian. Raising one logit also lowers all other "
-            "probabilities of its row: the "
-            "terms -pᵢpⱼ are missing.": lambda p, g: g * p * (1 - p),
-            "The whole second term is missing, as if "
-            "the sum in the denominator were constant.": lambda p, g: g * p,
-            "You subtract the sum of g; each g must be "
-            "weighted with its probability: (g * p).sum(...).": lambda p, g: (
-                p * (g - g.sum(-1, keepdims=True))
-            ),
-            "You subtract the mean of g; it is the mean weighted with p: (g * p).sum(...).": lambda p, g: (
-                p * (g - g.mean(-1, keepdims=True))
-            ),
+            "This is only the diagonal of the Jacobian. "
+            "If one logit rises, all other probabilities of its row fall: "
+            "the terms -pᵢpⱼ are missing.": lambda p, g: g * p * (1 - p),
+            "The whole second term is missing, "
+            "as if the sum in the denominator were constant.": lambda p, g: g * p,
+            "You subtract the sum of g. Each g must be weighted with its probability: "
+            "(g * p).sum(...).": lambda p, g: p * (g - g.sum(-1, keepdims=True)),
+            "You subtract the mean of g. It must be the mean weighted with p: "
+            "(g * p).sum(...).": lambda p, g: p * (g - g.mean(-1, keepdims=True)),
             "The sum runs over columns. Each row is a softmax of its own: axis -1.": lambda p, g: (
                 p * (g - (g * p).sum(0, keepdims=True))
             ),
-            "The sum has lost its axis: `keepdims=True`, "
-            "or NumPy lines it up with the columns.": lambda p, g: p * (g - (g * p).sum(-1)),
+            "The sum has lost its axis: "
+            "`keepdims=True`, or NumPy lines it up with the columns.": lambda p, g: p * (g - (g * p).sum(-1)),
             "The sum runs over everything. Each row is a softmax of its own.": lambda p, g: (
                 p * (g - (g * p).sum())
             ),
             "The factor p in front is missing.": lambda p, g: g - (g * p).sum(-1, keepdims=True),
-            "A plus where a minus belongs: raising one logit "
-            "takes probability away from the others.": lambda p, g: p * (g + (g * p).sum(-1, keepdims=True)),
+            "A plus where a minus belongs: "
+            "a logit that rises takes probability away from the others.": lambda p, g: (
+                p * (g + (g * p).sum(-1, keepdims=True))
+            ),
             "It ignores the upstream gradient.": lambda p, g: p * (1 - p),
         },
     ),
@@ -167,40 +163,38 @@ check.add(
             (FAR_APART, np.array([2, 0]), 0.9),
         ],
         {
-            "The gradient lacks 1/N. The loss is the mean over "
-            "N places, so each counts only 1/N.": _cross_entropy(lambda p, o, n, g: g * (p - o)),
-            "Loss and gradient are those of the sum. Take the mean: then the learning rate does not depend "
-            "on the batch's "
-            "size.": _cross_entropy(lambda p, o, n, g: g * (p - o), lambda x, t: _losses(x, t).sum()),
-            "The target is not subtracted: this only pushes every logit down. It is p - 1 at the target, p "
-            "elsewhere.": (_cross_entropy(lambda p, o, n, g: g * p / n)),
-            "The gradient's sign is flipped: it is p - onehot. With yours, training would make the loss "
-            "larger.": _cross_entropy(lambda p, o, n, g: g * (o - p) / n),
-            "Only the target's entry has a gradient. But the other logits matter as well, through the sum in "
-            "the denominator.": (_cross_entropy(lambda p, o, n, g: g * (p - 1) * o / n)),
-            "You divide by the number of all entries. There are N places "
-            "with one loss each: divide by N.": _cross_entropy(lambda p, o, n, g: g * (p - o) / p.size),
+            "The gradient lacks 1/N. The loss is the mean over N places, "
+            "so each counts only 1/N.": _cross_entropy(lambda p, o, n, g: g * (p - o)),
+            "Loss and gradient are those of the sum. "
+            "Take the mean, so that the learning rate does not depend on the batch's size.": _cross_entropy(
+                lambda p, o, n, g: g * (p - o), lambda x, t: _losses(x, t).sum()
+            ),
+            "The target is not subtracted: this only pushes every logit down. "
+            "It is p - 1 at the target, p elsewhere.": (_cross_entropy(lambda p, o, n, g: g * p / n)),
+            "The gradient's sign is flipped: it is p - onehot. With yours, "
+            "training would make the loss larger.": _cross_entropy(lambda p, o, n, g: g * (o - p) / n),
+            "Only the target's entry has a gradient. But the other logits matter as well, "
+            "through the sum in the denominator.": (_cross_entropy(lambda p, o, n, g: g * (p - 1) * o / n)),
+            "You divide by the number of all entries. There are N places with one loss each: "
+            "divide by N.": _cross_entropy(lambda p, o, n, g: g * (p - o) / p.size),
             "It ignores the upstream gradient g (a number here).": _cross_entropy(
                 lambda p, o, n, g: (p - o) / n
             ),
-            "`grad[:, targets] -= 1` subtracts in every row. Pair each row with its target: "
-            "`grad[np.arange(N), targets]`.": (_cross_entropy(_columns)),
-            "The loss has the wrong sign: -log p, for log p is below 0.": _cross_entropy(
+            "`grad[:, targets] -= 1` subtracts in every row. "
+            "Pair each row with its target: `grad[np.arange(N), targets]`.": (_cross_entropy(_columns)),
+            "The loss has the wrong sign: it is -log p, since log p is below 0.": _cross_entropy(
                 _right, lambda x, t: -_losses(x, t).mean()
             ),
-            "log(0): a probability was so small that it became 0, and its logarithm infinite. Never take the "
-            "logarithm of a "
-            "softmax; compute logsumexp(x) - x[target].": _cross_entropy(
+            "log(0): a probability was so small that it became 0, and its logarithm infinite. "
+            "Never take the logarithm of a softmax. Compute logsumexp(x) - x[target].": _cross_entropy(
                 _right, lambda x, t: -np.log(softmax(x)[np.arange(len(t)), t]).mean()
             ),
-            "exp(1000) is infinite. In logsumexp, take out each row's maximum first: m + log(sum(exp(x - "
-            "m))).": _cross_entropy(
+            "exp(1000) is infinite. In logsumexp, take out each row's maximum first: "
+            "m + log(sum(exp(x - m))).": _cross_entropy(
                 _right, lambda x, t: (np.log(np.exp(x).sum(-1)) - x[np.arange(len(t)), t]).mean()
             ),
-            "The loss is in bits: you used log2. The natural "
-            "logarithm is the one whose slope is 1/x.": _cross_entropy(
-                _right, lambda x, t: _losses(x, t).mean() / np.log(2)
-            ),
+            "The loss is in bits: you used log2. Use the natural logarithm, "
+            "whose slope is 1/x.": _cross_entropy(_right, lambda x, t: _losses(x, t).mean() / np.log(2)),
         },
         with_pullback("logits"),
     ),
@@ -285,10 +279,7 @@ def plot_losses(curves, references, ylim=None):
     figure, axes = panels(width=7.5, height=3.8)
     for (name, curve), color in zip(curves.items(), (BLUE, RED, GOLD, GREEN), strict=False):
         axes.plot(curve, color=color, label=name, lw=1.5)
-    beside = axes.get_yaxis_transform()  # x in parts of the width, y in nats
-    for name, value in references.items():
-        axes.axhline(value, color=GREY, ls="--", lw=0.8)
-        axes.text(1.01, value, f"{name}: {value:.2f}", transform=beside, va="center", fontsize=8, color=GREY)
+    reference_lines(axes, with_values(references))
     axes.set(xlabel="step", ylabel="loss (nats per character)", ylim=ylim)
     axes.legend(loc="upper center")
     return Picture(figure, "losses")

@@ -4,18 +4,12 @@ import numpy as np
 
 import autograd as ag
 from autograd.ops.elementwise import unbroadcast
-from workbook.checking import Checks, Exercise, with_pullback
+from workbook.checking import Checks, Exercise, random_arrays, with_pullback
 from workbook.pictures import BLUE, GREY, RED, Picture, heat_map, panels
 
 check = Checks()
-RNG = np.random.default_rng(3)
-FORGOT_G = (
-    "It ignores the upstream gradient: what comes back are only the local slopes. g must be in every term."
-)
-
-
-def normal(*shape):
-    return RNG.normal(size=shape)
+normal = random_arrays(3)
+FORGOT_G = "It ignores the upstream gradient: it returns only the local slopes. g must be in every term."
 
 
 def swap(x):
@@ -58,20 +52,19 @@ check.add(
             (normal(1, 3), (1, 3)),
         ],
         {
-            "You took the mean over the copies. Each copy moves the result by its own share, so their "
-            "gradients add up: sum, "
-            "do not average.": lambda g, shape: _reduced(g, shape, lambda a, axes: a.mean(axes)),
-            "You took the gradient of one copy only. All copies are the "
-            "same number: their gradients add up.": (lambda g, shape: _reduced(g, shape, _first)),
-            "You summed over axes at the right. NumPy lines shapes up at the right end, so it is at the "
-            "left, in front, that "
-            "axes were added.": _aligned_left,
-            "Axes that were added in front are right; those of length 1 that were stretched are missing. Sum "
-            "over them as well, and keep their length 1.": (
+            "You took the mean over the copies. "
+            "Each copy moves the result by its own share, so their gradients add up: "
+            "sum, do not average.": lambda g, shape: _reduced(g, shape, lambda a, axes: a.mean(axes)),
+            "You took the gradient of one copy only. All copies are the same number: "
+            "their gradients add up.": (lambda g, shape: _reduced(g, shape, _first)),
+            "You summed over axes at the right. NumPy lines shapes up at the right end, "
+            "so the axes were added at the left, in front.": _aligned_left,
+            "The axes added in front are right; those of length 1 that were stretched are missing. "
+            "Sum over them as well, and keep their length 1.": (
                 lambda g, shape: _reduced(g, shape, lambda a, axes: a.sum(axes), stretched=False)
             ),
-            "The right sums, but the axes of length 1 are lost: `sum(axis, keepdims=True)`, or "
-            "`reshape(shape)` at the end.": (
+            "The right sums, but the axes of length 1 are lost: "
+            "`sum(axis, keepdims=True)`, or `reshape(shape)` at the end.": (
                 lambda g, shape: _reduced(g, shape, lambda a, axes: a.sum(axes)).squeeze()
             ),
         },
@@ -115,12 +108,14 @@ check.add(
             (normal(2, 4, 3), normal(3, 5), normal(2, 4, 5)),
         ],
         {
-            "The transposes are missing: dx = g @ yᵀ and dy = xᵀ @ g. (With square matrices the shapes do "
-            "not tell.)": _matmul(lambda x, y, g: g @ y, lambda x, y, g: x @ g),
-            "In dx the order is turned round: g stands on the left, g @ yᵀ.": _matmul(
+            "The transposes are missing: dx = g @ yᵀ and dy = xᵀ @ g. "
+            "(With square matrices the shapes do not show it.)": _matmul(
+                lambda x, y, g: g @ y, lambda x, y, g: x @ g
+            ),
+            "In dx the order is reversed: g stands on the left, g @ yᵀ.": _matmul(
                 lambda x, y, g: swap(y) @ g, right_dy
             ),
-            "In dy the order is turned round: g stands on the right, xᵀ @ g.": _matmul(
+            "In dy the order is reversed: g stands on the right, xᵀ @ g.": _matmul(
                 right_dx, lambda x, y, g: g @ swap(x)
             ),
             "dx lacks the transpose: g @ yᵀ.": _matmul(lambda x, y, g: g @ y, right_dy),
@@ -129,16 +124,13 @@ check.add(
                 right_dy, right_dx
             ),
             FORGOT_G: _matmul(lambda x, y, g: swap(y), lambda x, y, g: swap(x)),
-            "`*` multiplies element by element. A product of matrices is differentiated by products of "
-            "matrices: `@`.": (_matmul(lambda x, y, g: g * swap(y), lambda x, y, g: swap(x) * g)),
-            "`.T` turns round all axes of a stack of matrices. Swap "
-            "only the last two: `.swapaxes(-1, -2)`.": _matmul(
-                lambda x, y, g: g @ y.T, lambda x, y, g: x.T @ g
-            ),
-            "One matrix multiplied a whole stack, so it was broadcast: sum its gradient over the stack, "
-            "`unbroadcast(..., y.shape)`.": _shared(lambda dy, y: dy),
-            "One matrix multiplied a whole stack. Its gradients "
-            "from there add up; you took the mean.": _shared(
+            "`*` multiplies element by element. The gradients of a matrix product are matrix products: "
+            "`@`.": (_matmul(lambda x, y, g: g * swap(y), lambda x, y, g: swap(x) * g)),
+            "`.T` reverses all axes of a stack of matrices. Swap only the last two: "
+            "`.swapaxes(-1, -2)`.": _matmul(lambda x, y, g: g @ y.T, lambda x, y, g: x.T @ g),
+            "One matrix multiplied a whole stack, so it was broadcast: "
+            "sum its gradient over the stack, `unbroadcast(..., y.shape)`.": _shared(lambda dy, y: dy),
+            "One matrix multiplied a whole stack. Its gradients add up; you took the mean.": _shared(
                 lambda dy, y: dy.mean(tuple(range(dy.ndim - y.ndim))) if dy.ndim > y.ndim else dy
             ),
         },
@@ -173,18 +165,19 @@ check.add(
             (normal(2, 3), -1, normal(2)),
         ],
         {
-            "The lost axis was not put back, so NumPy lined g up with the wrong one (a square matrix does "
-            "not complain). First "
-            "`np.expand_dims(g, axis)`.": _sum(lambda x, axis, g: np.broadcast_to(g, x.shape)),
-            "That is the pullback of the mean: every element "
-            "counts fully in a sum, nothing is divided.": _sum(
+            "The lost axis was not put back, "
+            "so NumPy lined g up with the wrong one (with a square matrix it does not complain). "
+            "First `np.expand_dims(g, axis)`.": _sum(lambda x, axis, g: np.broadcast_to(g, x.shape)),
+            "That is the pullback of the mean. In a sum every element counts fully: divide by nothing.": _sum(
                 lambda x, axis, g: np.broadcast_to(np.expand_dims(g, axis), x.shape) / x.shape[axis]
             ),
             FORGOT_G: _sum(lambda x, axis, g: np.ones(x.shape)),
-            "You hand back g as it is. Every element of x gets a gradient, so the result has x's shape: copy "
-            "g along the axis.": (_sum(lambda x, axis, g: g)),
-            "Right but for the copying: the axis is back, with length 1. `np.broadcast_to(..., x.shape)` "
-            "stretches it.": (_sum(lambda x, axis, g: np.expand_dims(g, axis))),
+            "You return g as it is. Every element of x gets a gradient, so the result has x's shape: "
+            "copy g along the axis.": (_sum(lambda x, axis, g: g)),
+            "Only the copying is missing: the axis is back, with length 1. "
+            "`np.broadcast_to(..., x.shape)` stretches it.": (
+                _sum(lambda x, axis, g: np.expand_dims(g, axis))
+            ),
             "You multiplied by x. The slope of a sum with respect to each of its terms is 1.": _sum(
                 lambda x, axis, g: x * np.expand_dims(g, axis)
             ),
@@ -234,16 +227,17 @@ check.add(
             (normal(4, 4), np.array([3, 1, 0]), normal(3, 4)),
         ],
         {
-            "Where an id comes more than once, only its last place counts. `gradient[ids] += g` does that "
-            "too: NumPy reads all rows, adds, and writes them back, so one write wins. `np.add.at(gradient, "
-            "ids, g)` adds every time.": (_embedding(_assigned)),
-            "You divide by how often each id comes. Every place where a row was used moves the loss: add "
-            "them all up.": (_embedding(_averaged)),
+            "Where an id comes more than once, only its last place counts. "
+            "`gradient[ids] += g` does that too: NumPy reads all rows, adds, and writes them back, "
+            "so one write wins. `np.add.at(gradient, ids, g)` adds every time.": (_embedding(_assigned)),
+            "You divide by how often each id comes. "
+            "Each place that used a row moves the loss: add them all up.": (_embedding(_averaged)),
             FORGOT_G: _embedding(lambda w, ids, g: _added(w, ids, np.ones_like(g))),
-            "You hand back g. But what was looked up is the table: the gradient has its shape, and mostly "
-            "zeros in it.": (_embedding(lambda w, ids, g: g)),
-            "You look rows of g up instead of adding them into "
-            "the table: that goes the wrong way.": _embedding(lambda w, ids, g: g[ids]),
+            "You return g. But the gradient is that of the table: "
+            "it has the table's shape, and mostly zeros in it.": (_embedding(lambda w, ids, g: g)),
+            "You look up rows of g. It is the other way: add the rows of g into the table.": _embedding(
+                lambda w, ids, g: g[ids]
+            ),
         },
         with_pullback("weight"),
     ),

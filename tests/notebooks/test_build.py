@@ -1,5 +1,6 @@
 """How notebooks are made and compared. Needs the extra `notebooks`; executes nothing."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -59,10 +60,21 @@ def test_links_lead_out_of_either_folder(source):
     assert "](../../autograd" in code_of(build.notebook_of(source, True))
 
 
+def test_only_solutions_look_for_the_workbook_one_folder_up(source):
+    _, learners_first, *_ = build.notebook_of(source, False).cells
+    _, first, second = (cell.source for cell in build.notebook_of(source, True).cells[:3])
+    assert learners_first.source.startswith("def twice(x):")
+    assert first.startswith(build.FIND_THE_WORKBOOK + "def twice(x):") and "sys.path" not in second
+
+
+def test_the_lines_in_front_of_a_solution_find_the_workbook():
+    program = build.FIND_THE_WORKBOOK + "import workbook"
+    subprocess.run([sys.executable, "-c", program], cwd=build.HERE / "solutions", check=True)
+
+
 def test_the_same_source_gives_the_same_notebook(source):
-    assert nbformat.writes(build.notebook_of(source, True)) == nbformat.writes(
-        build.notebook_of(source, True)
-    )
+    once, again = (nbformat.writes(build.notebook_of(source, True)) for _ in range(2))
+    assert once == again
     ids = [cell.id for cell in build.notebook_of(source, True).cells]
     assert len(set(ids)) == len(ids)
     nbformat.validate(build.notebook_of(source, True))

@@ -1,6 +1,4 @@
-"""The notebooks' machinery for models: patients show the sign that notebook 9 speaks of; a saved model is
-found again.
-"""
+"""The models of notebooks 7 to 9: patients show the signs that notebook 9 names, a saved model is opened."""
 
 import numpy as np
 import pytest
@@ -35,28 +33,26 @@ def test_patient_a_begins_far_above_guessing():
 
 def test_patient_b_piles_gradients_up(healthy):
     sick = record(**clinic.PATIENTS["B"])
-    assert (
-        sick.losses[0] == healthy.losses[0]
-        and (sick.gradient_sizes[-1] > 3 * healthy.gradient_sizes[-1]).all()
-    )
+    assert sick.losses[0] == healthy.losses[0]
+    assert (sick.gradient_sizes[-1] > 3 * healthy.gradient_sizes[-1]).all()
 
 
 def test_patient_c_sees_the_next_character():
-    changed = lambda mask: [
-        clinic.forward(ids, clinic.parameters_of(len(CHARACTERS), clinic.initial, 0), clinic.block, mask)[
-            0
-        ].data[0, 0]
-        for ids in (np.array([[1, 2]]), np.array([[1, 3]]))
-    ]
-    hidden = clinic.PATIENTS["C"]["hidden"]
-    assert not np.array_equal(*changed(hidden(2))) and np.array_equal(*changed(clinic.hidden(2)))
+    p = clinic.parameters_of(len(CHARACTERS), clinic.initial, 0)
+
+    def first_logits(ids, mask):
+        logits, _ = clinic.forward(np.array([ids]), p, clinic.block, mask)
+        return logits.data[0, 0]
+
+    sick, right = clinic.PATIENTS["C"]["hidden"](2), clinic.hidden(2)
+    assert not np.array_equal(first_logits([1, 2], sick), first_logits([1, 3], sick))
+    assert np.array_equal(first_logits([1, 2], right), first_logits([1, 3], right))
 
 
 def test_patient_d_has_gradients_but_no_updates():
     sick = record(3, **clinic.PATIENTS["D"])
-    assert (
-        (sick.gradient_sizes > 0).all() and (sick.ratios[:, 0] > 0).all() and (sick.ratios[:, 1:] == 0).all()
-    )
+    assert (sick.gradient_sizes > 0).all()
+    assert (sick.ratios[:, 0] > 0).all() and (sick.ratios[:, 1:] == 0).all()
 
 
 def test_patient_e_falls_all_the_way(healthy):
@@ -70,9 +66,8 @@ def test_patient_f_loses_the_gradient_on_its_way_back():
 
 
 def test_a_dashboard_can_be_drawn_where_updates_are_zero(healthy):
-    picture = clinic.dashboard(
-        record(2, **clinic.PATIENTS["D"]), healthy, {"guessing": GUESSING}, "patient D"
-    )
+    sick = record(2, **clinic.PATIENTS["D"])
+    picture = clinic.dashboard(sick, healthy, {"guessing": GUESSING}, "patient D")
     assert picture._repr_png_().startswith(b"\x89PNG")
 
 
@@ -81,17 +76,15 @@ def test_a_model_saved_by_notebook_7_is_opened_by_notebook_8(tmp_path, monkeypat
     monkeypatch.setattr(inside, "FOLDER", tmp_path / "gpt")
     V, T, C, n_layer, n_head = len(CHARACTERS), 6, 8, 2, 2
     rng = np.random.default_rng(0)
-    p = {
-        name: ag.Tensor(gpt.initial(name, shape, n_layer, rng).astype(np.float32), requires_grad=True)
-        for name, shape in gpt.gpt_shapes(V, T, C, n_layer).items()
-    }
+    first = lambda name, shape: gpt.initial(name, shape, n_layer, rng).astype(np.float32)
+    shapes = gpt.gpt_shapes(V, T, C, n_layer)
+    p = {name: ag.Tensor(first(name, shape), requires_grad=True) for name, shape in shapes.items()}
     model = gpt.library_model(p, V, T, C, n_layer, n_head)
     gpt.save(model, ag.AdamW(model.parameters()), CHARACTERS, 7)
     opened, tokenizer = inside.open_model(TEXT)
     assert "after 7 steps" in capsys.readouterr().out and tokenizer.chars == "".join(CHARACTERS)
-    np.testing.assert_allclose(
-        opened(IDS[None, :T]).data, gpt.gpt(IDS[None, :T], p, n_layer, n_head).data, atol=1e-6
-    )
+    ours = gpt.gpt(IDS[None, :T], p, n_layer, n_head).data
+    np.testing.assert_allclose(opened(IDS[None, :T]).data, ours, atol=1e-6)
 
 
 def test_notebook_8_sees_the_weights_that_attention_uses():

@@ -60,31 +60,23 @@ def test_every_mistake_that_a_check_knows_is_one(check, name):
 def test_several_mistakes_in_one_answer_are_all_named():
     from workbook import attention, norm
 
-    def step(
-        p, g, m, v, t, lr, beta1, beta2, eps, weight_decay
-    ):  # neither bias correction nor eps in its place
+    def step(p, g, m, v, t, lr, beta1, beta2, eps, weight_decay):
+        """No bias correction, and eps inside the root."""
         m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g * g
         return p - lr * weight_decay * p - lr * m / np.sqrt(v + eps), m, v
 
-    verdict = judge(norm.check.exercises["adamw_step"], step)
-    assert (
-        "2 things at once.\n(1) No bias correction" in verdict.diagnosis
-        and "(2) eps stands inside" in verdict.diagnosis
-    )
+    diagnosis = judge(norm.check.exercises["adamw_step"], step).diagnosis
+    assert "2 things at once.\n(1) No bias correction" in diagnosis and "(2) eps stands inside" in diagnosis
 
-    def pullback(dout, q, k, v, p):  # no scale, a lost axis, and two transposes missing
+    def pullback(dout, q, k, v, p):
+        """No scale, a lost axis, and two transposes missing."""
         dp = dout @ v.swapaxes(-1, -2)
         ds = p * (dp - (p * dp).sum(-1))
         return ds @ k, ds @ q, p @ dout
 
     diagnosis = judge(attention.check.exercises["attention_pullback"], pullback).diagnosis
-    for words in (
-        "4 things at once",
-        "the scale is missing",
-        "lost its axis",
-        "missing in dv",
-        "dk is wrong in a way of its own",
-    ):
+    assert "4 things at once" in diagnosis
+    for words in ("the scale is missing", "lost its axis", "missing in dv", "dk is wrong, but not in"):
         assert words in diagnosis
 
 
@@ -134,11 +126,9 @@ def test_a_deviation_far_below_what_training_shows_is_seen():
 
 def test_masks_are_compared_like_numbers():
     exercise = Exercise(lambda x: x > 0, EXERCISE.cases)
-    assert (
-        judge(exercise, lambda x: x > 0).status == "right"
-        and judge(exercise, lambda x: x > 0.3).status == "wrong"
-    )
-    assert "1 of 4 entries" in judge(Exercise(lambda x: x > 0, EXERCISE.cases[:1]), lambda x: x > 1).diagnosis
+    assert judge(exercise, lambda x: x > 0).status == "right"
+    assert judge(exercise, lambda x: x > 0.3).status == "wrong"
+    assert "1 of 4 entries" in judge(exercise, lambda x: x > 1).diagnosis
 
 
 def test_unsolved_is_not_wrong():
@@ -194,9 +184,8 @@ def test_a_graph_becomes_a_png():
     graph = draw((x * x).sum(), x=x)
     svg = ElementTree.fromstring(graph._repr_svg_())
     image = Image.open(io.BytesIO(pictures.rasterise(graph._repr_svg_()))).convert("RGB")
-    assert (
-        abs(image.width - float(svg.get("width"))) < 30 and abs(image.height - float(svg.get("height"))) < 30
-    )
+    assert abs(image.width - float(svg.get("width"))) < 30
+    assert abs(image.height - float(svg.get("height"))) < 30
     colors = {color for _, color in image.getcolors(10**6)}
     assert (0xE3, 0xEE, 0xFA) in colors and (0xF6, 0xF3, 0xEA) in colors  # leaves and operations
     assert steps(expression())._repr_png_().startswith(b"\x89PNG")

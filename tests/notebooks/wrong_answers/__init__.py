@@ -1,8 +1,7 @@
-"""Answers to the notebooks' exercises as learners write them, wrong ones each with words of the diagnosis it
-must get.
+"""Answers to the notebooks' exercises as learners write them, one module per notebook.
 
-One module per notebook. A wrong answer may look as it likes; the function's name says which exercise it
-answers.
+Each wrong answer comes with words of the diagnosis that it must get. The name of a function says which
+exercise it answers.
 """
 
 

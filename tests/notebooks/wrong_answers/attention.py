@@ -85,7 +85,7 @@ ATTENTION = {
         right_weights(q @ t(k) / np.sqrt(q.shape[-1])) @ k,
         right_weights(q @ t(k) / np.sqrt(q.shape[-1])),
     ),
-    "transposed before they meet": lambda q, k, v: (
+    "transposed before they multiply": lambda q, k, v: (
         t(right_weights(q @ t(k) / np.sqrt(q.shape[-1]))) @ v,
         right_weights(q @ t(k) / np.sqrt(q.shape[-1])),
     ),

@@ -16,7 +16,7 @@ def naming(patient, name):
 
 
 NAMES = {
-    "init": "show at step 0",
+    "init": "seen at step 0",
     "zero_grad": "pile up",
     "mask": "sees the future",
     "frozen": "exactly 0",
@@ -107,7 +107,7 @@ def cure_c(T):
     return np.triu(np.ones((T, T), bool), 2)
 
 
-@wrong("Nobody sees even itself")
+@wrong("No position sees itself")
 def cure_c(T):
     return np.triu(np.ones((T, T), bool))
 
@@ -122,7 +122,7 @@ def cure_c(T):
     return np.tril(np.ones((T, T), bool))
 
 
-@wrong("-inf belongs into the scores")
+@wrong("-inf belongs in the scores")
 def cure_c(T):
     return np.triu(np.full((T, T), -np.inf), 1)
 
@@ -132,7 +132,7 @@ def cure_c(T):
     return np.arange(T) > np.arange(T)[:, None]
 
 
-@wrong("neither vectors")
+@wrong("They are not vectors")
 def cure_d(parameters):
     return [p for name, p in parameters.items() if p.ndim == 1 or name[0] == "w" or "head" in name]
 

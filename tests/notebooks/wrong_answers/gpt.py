@@ -208,7 +208,7 @@ def initial(name, shape, n_layer, rng):
     return rng.normal(0, 0.02, shape)
 
 
-@wrong("Right but for the c_proj matrices")
+@wrong("Only the c_proj matrices are not right")
 def initial(name, shape, n_layer, rng):
     if name.endswith("bias"):
         return np.zeros(shape)
@@ -358,7 +358,7 @@ def choose(logits, temperature, top_k, u):
     return drawn(p, u)
 
 
-@wrong("Logits set to 0 are not impossible")
+@wrong("A logit of 0 does not make")
 def choose(logits, temperature, top_k, u):
     logits = logits / temperature
     logits[logits < np.sort(logits)[-top_k]] = 0

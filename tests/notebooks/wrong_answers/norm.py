@@ -43,7 +43,7 @@ def layer_norm(x, weight, bias, eps=1e-5):
     return weight * (x - x.mean(-1, keepdims=True)) / (x.var(-1, keepdims=True) + eps) ** 0.5
 
 
-@wrong("It comes last")
+@wrong("The bias comes last")
 def layer_norm(x, weight, bias, eps=1e-5):
     return ((x - x.mean(-1, keepdims=True)) / (x.var(-1, keepdims=True) + eps) ** 0.5 + bias) * weight
 
@@ -130,7 +130,7 @@ def layer_norm_pullback(dout, xhat, rstd, weight):
     return rstd * (dxhat - mean(dxhat) - xhat * (mean(dxhat) * mean(xhat))), (dout * xhat).sum(0), dout.sum(0)
 
 
-@wrong("dweight lacks xhat")
+@wrong("missing in dweight")
 def layer_norm_pullback(dout, xhat, rstd, weight):
     dxhat = dout * weight
     return rstd * (dxhat - mean(dxhat) - xhat * mean(dxhat * xhat)), dout.sum(0), dout.sum(0)
@@ -187,7 +187,7 @@ RIGHT_LINES = {
 for words, line in {
     "No bias correction": {"mhat": "m", "vhat": "v"},
     "This is L2 regularisation": {"g": "g + weight_decay * p", "p": "p - lr * mhat / (np.sqrt(vhat) + eps)"},
-    "The decay lacks lr": {"p": "p - weight_decay * p - lr * mhat / (np.sqrt(vhat) + eps)"},
+    "lr is missing in the decay": {"p": "p - weight_decay * p - lr * mhat / (np.sqrt(vhat) + eps)"},
     "do not decay": {"p": "p - lr * mhat / (np.sqrt(vhat) + eps)"},
     "eps stands inside": {"p": "p - lr * weight_decay * p - lr * mhat / np.sqrt(vhat + eps)"},
     "The root is missing": {"p": "p - lr * weight_decay * p - lr * mhat / (vhat + eps)"},
@@ -202,7 +202,7 @@ for words, line in {
     "goes uphill": {"p": "p - lr * weight_decay * p + lr * mhat / (np.sqrt(vhat) + eps)"},
     "counts from 0": {"mhat": "m / (1 - beta1 ** (t - 1))", "vhat": "v / (1 - beta2 ** (t - 1))"},
     "a power, not": {"mhat": "m / (1 - beta1 * t)", "vhat": "v / (1 - beta2 * t)"},
-    "come back corrected": {
+    "You return corrected m and v": {
         "m": "(beta1 * m + (1 - beta1) * g) / (1 - beta1**t)",
         "v": "(beta2 * v + (1 - beta2) * g * g) / (1 - beta2**t)",
         "mhat": "m",

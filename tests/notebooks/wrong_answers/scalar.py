@@ -23,7 +23,7 @@ def add(x, y):
     return x + y, (lambda g: y * g, lambda g: x * g)
 
 
-@wrong("half to each")
+@wrong("half of g to each")
 def add(x, y):
     return x + y, (lambda g: 0.5 * g, lambda g: 0.5 * g)
 
@@ -210,8 +210,8 @@ def backward(root):
     clear(order)
     root.grad = 1.0
     for value in order:
-        for parent, vjp in zip(value.parents, value.vjps, strict=True):
-            parent.grad = vjp(value.grad)
+        for parent, pullback in zip(value.parents, value.pullbacks, strict=True):
+            parent.grad = pullback(value.grad)
 
 
 @wrong("root's own gradient is missing")
@@ -219,8 +219,8 @@ def backward(root):
     order = right_order(root)
     clear(order)
     for value in order:
-        for parent, vjp in zip(value.parents, value.vjps, strict=True):
-            parent.grad += vjp(value.grad)
+        for parent, pullback in zip(value.parents, value.pullbacks, strict=True):
+            parent.grad += pullback(value.grad)
 
 
 @wrong("from the leaves to the root")
@@ -229,8 +229,8 @@ def backward(root):
     clear(order)
     root.grad = 1.0
     for value in reversed(order):
-        for parent, vjp in zip(value.parents, value.vjps, strict=True):
-            parent.grad += vjp(value.grad)
+        for parent, pullback in zip(value.parents, value.pullbacks, strict=True):
+            parent.grad += pullback(value.grad)
 
 
 @wrong("A second backward() goes wrong")
@@ -240,8 +240,8 @@ def backward(root):
         value.grad = value.grad or 0.0
     root.grad = 1.0
     for value in order:
-        for parent, vjp in zip(value.parents, value.vjps, strict=True):
-            parent.grad += vjp(value.grad)
+        for parent, pullback in zip(value.parents, value.pullbacks, strict=True):
+            parent.grad += pullback(value.grad)
 
 
 @wrong("forgets the first")
@@ -251,8 +251,8 @@ def backward(root):
         value.grad = 0.0
     root.grad = 1.0
     for value in order:
-        for parent, vjp in zip(value.parents, value.vjps, strict=True):
-            parent.grad += vjp(value.grad)
+        for parent, pullback in zip(value.parents, value.pullbacks, strict=True):
+            parent.grad += pullback(value.grad)
 
 
 @wrong("was given 1 instead")
@@ -261,8 +261,8 @@ def backward(root):
     clear(order)
     root.grad = 1.0
     for value in order:
-        for parent, vjp in zip(value.parents, value.vjps, strict=True):
-            parent.grad += vjp(1.0)
+        for parent, pullback in zip(value.parents, value.pullbacks, strict=True):
+            parent.grad += pullback(1.0)
 
 
 @wrong("before they are complete")
@@ -271,8 +271,8 @@ def backward(root):
     root.grad = 1.0
 
     def visit(value):
-        for parent, vjp in zip(value.parents[::-1], value.vjps[::-1], strict=True):
-            parent.grad += vjp(value.grad)
+        for parent, pullback in zip(value.parents[::-1], value.pullbacks[::-1], strict=True):
+            parent.grad += pullback(value.grad)
         for parent in value.parents[::-1]:
             visit(parent)
 
@@ -283,8 +283,8 @@ def backward(root):
 def backward(root):
     root.grad = 1.0
     for value in right_order(root):
-        for parent, vjp in zip(value.parents, value.vjps, strict=True):
-            parent.grad += vjp(value.grad)
+        for parent, pullback in zip(value.parents, value.pullbacks, strict=True):
+            parent.grad += pullback(value.grad)
 
 
 @wrong("No value has a gradient")
@@ -292,5 +292,5 @@ def backward(root):
     gradients = dict.fromkeys(right_order(root), 0.0)
     gradients[root] = 1.0
     for value in right_order(root):
-        for parent, vjp in zip(value.parents, value.vjps, strict=True):
-            gradients[parent] += vjp(gradients[value])
+        for parent, pullback in zip(value.parents, value.pullbacks, strict=True):
+            gradients[parent] += pullback(gradients[value])

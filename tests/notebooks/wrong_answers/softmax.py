@@ -128,10 +128,13 @@ def parts(logits, targets):
 def answer(loss=lambda n, losses, p, x, t: losses.mean(), gradient=None):
     def cross_entropy(logits, targets):
         n, losses, p = parts(logits, targets)
-        right_gradient = lambda g: g * (p - np.eye(p.shape[1])[targets]) / len(n)
-        return loss(
-            n, losses, p, logits, targets
-        ), lambda g: gradient(n, p.copy(), targets, g) if gradient else right_gradient(g)
+
+        def dlogits(g):
+            if gradient:
+                return gradient(n, p.copy(), targets, g)
+            return g * (p - np.eye(p.shape[1])[targets]) / len(n)
+
+        return loss(n, losses, p, logits, targets), dlogits
 
     return cross_entropy
 
@@ -153,7 +156,7 @@ CROSS_ENTROPY = {
     "subtracts in every row": answer(gradient=lambda n, p, t, g: g * subtracted(slice(None), p, t) / len(n)),
     "Never take the logarithm of a softmax": answer(lambda n, losses, p, x, t: -np.log(p[n, t]).mean()),
     "In logsumexp, take out": answer(lambda n, losses, p, x, t: (np.log(np.exp(x).sum(1)) - x[n, t]).mean()),
-    "-log p, for log p is below 0": answer(lambda n, losses, *_: -losses.mean()),
+    "-log p, since log p is below 0": answer(lambda n, losses, *_: -losses.mean()),
     "you used log2": answer(lambda n, losses, *_: losses.mean() / np.log(2)),
 }
 for words, function in CROSS_ENTROPY.items():

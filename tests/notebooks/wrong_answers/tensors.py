@@ -71,12 +71,12 @@ def matmul(x, y):
     return x @ y, (lambda g: g @ y, lambda g: x @ g)
 
 
-@wrong("In dx the order is turned round")
+@wrong("In dx the order is reversed")
 def matmul(x, y):
     return x @ y, (lambda g: y.swapaxes(-1, -2) @ g, lambda g: sum_to(x.swapaxes(-1, -2) @ g, y.shape))
 
 
-@wrong("In dy the order is turned round")
+@wrong("In dy the order is reversed")
 def matmul(x, y):
     return x @ y, (lambda g: sum_to(g @ y.swapaxes(-1, -2), x.shape), lambda g: g @ x.swapaxes(-1, -2))
 
@@ -96,7 +96,7 @@ def matmul(x, y):
     return x @ y, (lambda g: g * y.T, lambda g: x.T * g)
 
 
-@wrong("turns round all axes of a stack")
+@wrong("reverses all axes of a stack")
 def matmul(x, y):
     return x @ y, (lambda g: g @ y.T, lambda g: sum_to(x.T @ g, y.shape))
 
@@ -137,7 +137,7 @@ def sum_over(x, axis):
     return x.sum(axis), lambda g: np.ones_like(x)
 
 
-@wrong("hand back g as it is")
+@wrong("return g as it is")
 def sum_over(x, axis):
     return x.sum(axis), lambda g: g
 
@@ -199,7 +199,7 @@ def embedding(weight, ids):
     return weight[ids], dweight
 
 
-@wrong("You hand back g")
+@wrong("You return g")
 def embedding(weight, ids):
     return weight[ids], lambda g: g
 
