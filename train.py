@@ -1,189 +1,197 @@
 """Train a GPT on text: `python train.py`, or `python train.py --help` for every setting.
 
-Read it from top to bottom; tinygpt/model.py has the model, autograd/ what computes its gradients. Under
-`mpiexec -n 4 python -m mpi4py` four processes, the ranks, run all this, each with its part of every batch;
-rank 0 alone prints and writes.
+Start reading at `main`; the functions that it calls stand below it. What they share is a Job
+(tinygpt/run/job.py). tinygpt/model.py has the model, autograd/ computes its gradients. Under `mpiexec -n 4
+python -m mpi4py` four processes, the ranks, run all this, each with its part of every batch; rank 0 alone
+prints and writes.
 """
 
 import dataclasses
 import math
 import sys
 import time
+from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
-from autograd import AdamW, Stream, constant, warmup_cosine
-from autograd.cuda.products import set_precision
+from autograd import AdamW, Stream, constant, set_precision, warmup_cosine
 from tinygpt import cli
-from tinygpt.config import BATCH_SITE, EVALUATION_SITE, UserError, to_toml
+from tinygpt.config import BATCH_SITE, EVALUATION_SITE, TrainConfig, UserError
 from tinygpt.generate import generate, prompt_ids
 from tinygpt.gpt2 import initial_model
-from tinygpt.parallel import estimate
+from tinygpt.model import GPT
 from tinygpt.parallel.ranks import start_ranks
 from tinygpt.parallel.workers import Workers, choose_division
 from tinygpt.run import checkpoint, replay, resume
+from tinygpt.run.checkpoint import Checkpoint
 from tinygpt.run.folder import open_run
 from tinygpt.run.interrupt import Interrupt
+from tinygpt.run.job import Job, conclude, describe, say
 from tinygpt.text import data
-from tinygpt.text.tokenizer import choose_tokenizer
+from tinygpt.text.tokenizer import Tokenizer
+from tinygpt.text.tokenizer_file import choose_tokenizer
 
 LOG_INTERVAL = 10  # steps
 
 
-def main(argv=None):
-    ranks = start_ranks()  # of a process on its own there is one
+def main(argv: list[str] | None = None) -> None:
+    """Train until the last step, or until Ctrl-C or SIGTERM; then save."""
+    job = prepare(argv)
+    no_bar = job.ranks.rank > 0 or not sys.stderr.isatty()
+    progress = tqdm(total=job.last_step, initial=job.first_step, unit="step", disable=no_bar)
+    with Interrupt(job.ranks) as interrupt:
+        for step in range(job.first_step, job.last_step + 1):
+            due = step % job.config.eval_interval == 0 or step == job.last_step
+            if due and not job.run.evaluated(step):
+                evaluate(job, step, interrupt)
+                save(job, step)
+            if interrupt.on_any_rank() or step == job.last_step:
+                break
+            began = time.perf_counter()
+            loss = train_step(job, step)
+            if step % LOG_INTERVAL == 0 or step == job.last_step - 1:
+                loss = float(loss)  # waits for a GPU, so only now and then
+                if not math.isfinite(loss):
+                    raise not_finite(job, loss, step)
+                job.run.log("step", step, loss=loss, learning_rate=job.schedule(step))
+                progress.set_postfix(loss=f"{loss:.3f}")
+            job.training_seconds += time.perf_counter() - began  # the wait for a GPU included
+            progress.update()
+        folder = save(job, step)
+    progress.close()
+
+    if interrupt.on_any_rank():  # asked again, since a signal may have come while it saved
+        hint = f"go on with: python train.py --resume {job.run.folder}"
+        say(f"stopped after {step} steps; saved {folder}; {hint}")
+        job.ranks.barrier()  # the first rank that exits with a code other than 0 ends all others
+        sys.exit(interrupt.exit_code)
+    conclude(job, folder)
+
+
+def train_step(job: Job, step: int) -> np.ndarray:
+    """One update of the weights. Returns the loss before it: a 0-d array, which a GPU may still compute."""
+    for group in job.optimizer.groups:
+        group["lr"] = job.schedule(step)
+    place = job.stream.at(step=step, site=BATCH_SITE)
+    ids, targets = job.dataset.batch("train", job.config.batch_size, place)
+    loss = job.workers.loss_and_gradients(ids, targets, job.stream.at(step=step))
+    if job.config.grad_clip:
+        job.optimizer.clip_grad_norm(job.config.grad_clip)
+    job.optimizer.step(job.workers.run)
+    return loss
+
+
+def evaluate(job: Job, step: int, interrupt: Interrupt) -> None:
+    """Estimate both losses on fixed batches, write them down, and sample; or give up when interrupted."""
+    losses = {}
+    for split in ("train", "val"):
+        total = 0.0
+        for i in range(job.config.eval_iters):
+            place = job.stream.at(step=i, site=EVALUATION_SITE)
+            ids, targets = job.dataset.batch(split, job.config.batch_size, place)
+            total = total + job.workers.loss(ids, targets)
+            if interrupt.on_any_rank():
+                return
+        losses[split] = float(total) / job.config.eval_iters
+        if not math.isfinite(losses[split]):
+            raise not_finite(job, losses[split], step)
+
+    train, val = losses["train"], losses["val"]
+    bits = job.dataset.bits_per_byte("val", val)
+    say(f"step {step}: train loss {train:.4f}, val loss {val:.4f}, {bits:.4f} bits per byte")
+    values = dict(train_loss=train, val_loss=val, val_bits_per_byte=bits)
+    job.run.log("evaluation", step, **values, training_seconds=job.training_seconds)
+    job.run.plot_losses()
+    if job.config.sample_tokens:
+        options = dict(temperature=0.8, seed=job.config.seed, vocab_size=job.tokenizer.vocab_size)
+        ids = generate(job.model, prompt_ids(job.tokenizer, ""), job.config.sample_tokens, **options)
+        job.run.save_sample(step, job.tokenizer.decode(list(ids)))
+
+
+def save(job: Job, step: int) -> Path | None:
+    """Write a checkpoint, but never one with weights that are not finite. Returns its folder, on rank 0."""
+    if not checkpoint.is_finite(job.optimizer):
+        raise not_finite(job, math.nan, step)
+    if job.ranks.rank > 0:
+        return None
+    state = {
+        "step": step,
+        "best": job.run.best,
+        "data_sha256": job.dataset.sha256,
+        "corpus": job.corpus,
+        "training_seconds": job.training_seconds,
+        "machine": job.machine,
+        "settings": dataclasses.asdict(job.config),
+    }
+    return checkpoint.save(job.run.folder, job.model, job.optimizer, job.tokenizer, state)
+
+
+def not_finite(job: Job, loss: float, step: int) -> UserError:
+    """The error for a loss that became NaN or infinite by this step. It names the operation that did it."""
+    say(f"the loss became {loss} by step {step}; looking for the operation that made it so")
+    return UserError(replay.report(job, loss, step, train_step))
+
+
+def prepare(argv: list[str] | None) -> Job:
+    """Build all that training needs, from the arguments of the command line, and print what it is."""
+    ranks = start_ranks()
     config, start, device, why = cli.train_config(argv)
-    ranks.join(device)
-    config, start = ranks.once(lambda: (config, start))
+    ranks.connect(device)
+    config, start = ranks.broadcast_object((config, start))  # in case the ranks were started differently
     saved = start.saved  # the checkpoint to resume from, or None
-    corpus, text = ranks.once(lambda: data.load_text(config.data) if config.data else data.default_text())
-    config = dataclasses.replace(config, data=config.data or corpus)
+
+    if config.data:
+        corpus, text = ranks.on_first_rank(data.load_text, config.data)
+    else:
+        corpus, text = ranks.on_first_rank(data.default_text)
+        config = dataclasses.replace(config, data=corpus)
     if saved:
         resume.check_data(saved, corpus, text, start.force)
-    tokenizer = ranks.once(
-        lambda: saved.tokenizer() if saved else choose_tokenizer(config.tokenizer, config.vocab_size, text)
-    )
+        tokenizer = ranks.on_first_rank(saved.tokenizer)
+    else:
+        tokenizer = ranks.on_first_rank(choose_tokenizer, config.tokenizer, config.vocab_size, text)
     dataset = data.Dataset(text, tokenizer, config.block_size, ranks).to(device)
 
     set_precision(config.precision)
-    model = initial_model(config, tokenizer, saved).to(device)
-    model.transformer.recompute_blocks = config.activation_checkpointing
-    optimizer = AdamW(
-        model.parameter_groups(config.weight_decay, config.decay_vectors),
-        lr=config.learning_rate,
-        betas=(config.beta1, config.beta2),
-    )
+    model, optimizer = build_model(config, tokenizer, device, saved)
     schedule = constant(config.learning_rate)
     if config.min_lr >= 0:
         schedule = warmup_cosine(config.learning_rate, config.warmup_steps, config.max_steps, config.min_lr)
     threads, micro_batch = choose_division(config, model.config, device, ranks)
     workers = Workers(model, optimizer, threads, micro_batch, ranks)
+    workers.broadcast_weights()
+    run = open_run(ranks, config, corpus, start.overwrite, saved)
+    first_step = saved.state["step"] if saved else 0
+    job = Job(
+        config=config, ranks=ranks, machine=workers.machine(device), corpus=corpus, dataset=dataset,
+        tokenizer=tokenizer, model=model, optimizer=optimizer, schedule=schedule, workers=workers,
+        stream=Stream(config.seed), run=run,
+        first_step=first_step,
+        last_step=max(first_step, min(config.stop_after or config.max_steps, config.max_steps)),
+        training_seconds=saved.state["training_seconds"] if saved else 0.0,
+    )  # fmt: skip
+    describe(job, why, saved)
+    return job
+
+
+def build_model(
+    config: TrainConfig, tokenizer: Tokenizer, device: str, saved: Checkpoint | None
+) -> tuple[GPT, AdamW]:
+    """The model on its device, and its optimizer, with what the checkpoint holds of both."""
+    model = initial_model(config, tokenizer, saved).to(device)
+    model.transformer.recompute_blocks = config.activation_checkpointing
+    # AdamW moves all gradients into one flat array, and the parameters of each group into another. From here
+    # on the data and grad of every parameter are views of these. So the order matters: `to`, which makes
+    # other arrays, comes before; `restore`, which fills these arrays, and Workers, which share them, after.
+    optimizer = AdamW(
+        model.parameter_groups(config.weight_decay, config.decay_vectors),
+        lr=config.learning_rate,
+        betas=(config.beta1, config.beta2),
+    )
     if saved:
         saved.restore(model, optimizer)
-    workers.start_alike()
-    run = open_run(ranks, config, corpus, start.overwrite, saved)
-    stream = Stream(config.seed)
-    first_step, training_seconds = (
-        (saved.state["step"], saved.state["training_seconds"]) if saved else (0, 0.0)
-    )
-    last_step = max(first_step, min(config.stop_after or config.max_steps, config.max_steps))
-
-    print(to_toml(config))
-    machine = f"{device}, {ranks.name}{threads} threads, micro-batches of {micro_batch}"
-    print(f"preset {config.preset} on {machine} ({why})")
-    print(
-        f"data: {corpus}, {len(dataset.train):,} tokens to train, {len(dataset.val):,} to validate, ", end=""
-    )
-    print(f"vocabulary of {tokenizer.vocab_size:,}")
-    print(f"model: {model.num_parameters():,} parameters")
-    print(f"run folder: {run.folder}", flush=True)
-    print(estimate.report(config, workers, dataset, stream, last_step - first_step), flush=True)
-    if saved:
-        print(f"resuming {saved.folder}", flush=True)
-        if saved.state["machine"] != machine:
-            print(f"note: this rounds differently than before ({saved.state['machine']})", flush=True)
-
-    def train_step(step):
-        """One update of the weights.
-
-        Returns the loss before it, which is not looked at: on a GPU that means waiting.
-        """
-        for group in optimizer.groups:
-            group["lr"] = schedule(step)
-        ids, targets = dataset.batch("train", config.batch_size, stream.at(step=step, site=BATCH_SITE))
-        loss = workers.loss_and_gradients(ids, targets, stream.at(step=step))
-        if config.grad_clip:
-            optimizer.clip_grad_norm(config.grad_clip)
-        optimizer.step(workers.run)
-        return loss
-
-    def evaluate(step):
-        """Estimate both losses on fixed batches, write them down, and sample; or give up when interrupted."""
-        losses = {}
-        for split in ("train", "val"):
-            total = 0.0
-            for i in range(config.eval_iters):
-                batch = dataset.batch(split, config.batch_size, stream.at(step=i, site=EVALUATION_SITE))
-                total = total + workers.loss(*batch)
-                if interrupted:
-                    return
-            losses[split] = finite(float(total) / config.eval_iters, step)
-        bits = dataset.bits_per_byte("val", losses["val"])
-        say(
-            f"step {step}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}, {bits:.4f} bits "
-            "per byte"
-        )
-        values = dict(train_loss=losses["train"], val_loss=losses["val"], val_bits_per_byte=bits)
-        run.log("evaluation", step, **values, training_seconds=training_seconds)
-        run.plot_losses()
-        if config.sample_tokens:
-            options = dict(temperature=0.8, seed=config.seed, vocab_size=tokenizer.vocab_size)
-            sample = generate(model, prompt_ids(tokenizer, ""), config.sample_tokens, **options)
-            run.save_sample(step, tokenizer.decode(list(sample)))
-
-    def save(step):
-        """Write a checkpoint, but never one with weights that are no numbers."""
-        finite(0.0 if checkpoint.is_finite(optimizer) else math.nan, step)
-        if ranks.rank:
-            return None
-        state = {"step": step, "best": run.best, "data_sha256": dataset.sha256, "corpus": corpus}
-        state |= {
-            "training_seconds": training_seconds,
-            "machine": machine,
-            "settings": dataclasses.asdict(config),
-        }
-        return checkpoint.save(run.folder, model, optimizer, tokenizer, state)
-
-    def finite(loss, step):
-        """The loss itself, if it is a number to go on with; else an error that tells where it went wrong."""
-        if math.isfinite(loss):
-            return loss
-        say(f"the loss became {loss} by step {step}; looking for the operation that made it so")
-        raise UserError(
-            replay.report(
-                loss, step, run.folder, workers, optimizer, train_step if config.detect_anomaly else None
-            )
-        )
-
-    progress = tqdm(
-        total=last_step, initial=first_step, unit="step", disable=ranks.rank > 0 or not sys.stderr.isatty()
-    )
-    say = progress.write if not progress.disable else lambda line: print(line, flush=True)
-    with Interrupt(ranks) as interrupted:
-        for step in range(first_step, last_step + 1):
-            if (step % config.eval_interval == 0 or step == last_step) and not run.evaluated(step):
-                evaluate(step)
-                save(step)
-            if interrupted or step == last_step:
-                break
-            began = time.perf_counter()
-            loss = train_step(step)
-            if step % LOG_INTERVAL == 0 or step == last_step - 1:
-                loss = finite(float(loss), step)
-                run.log("step", step, loss=loss, learning_rate=schedule(step))
-                progress.set_postfix(loss=f"{loss:.3f}")
-            # here, since a GPU may have been waited for just now
-            training_seconds += time.perf_counter() - began
-            progress.update()
-        folder = save(step)
-    progress.close()
-
-    if interrupted:
-        print(
-            f"stopped after {step} steps; saved {folder}; go on with: python train.py --resume {run.folder}",
-            flush=True,
-        )
-        ranks.part()
-        sys.exit(interrupted.exit_code)
-    print(
-        f"{last_step} steps in {training_seconds:.1f} s of training; best validation loss "
-        f"{run.best['val_loss']:.4f}, ",
-        end="",
-    )
-    print(f"{dataset.bits_per_byte('val', run.best['val_loss']):.4f} bits per byte, ", end="")
-    print(f"peak memory {estimate.peak_memory(workers) / 1e6:,.0f} MB")
-    print(run.sample(last_step))
-    print(f"saved {folder}; more text: python -m tinygpt sample {run.folder}")
+    return model, optimizer
 
 
 if __name__ == "__main__":

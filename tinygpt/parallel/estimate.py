@@ -5,112 +5,169 @@ import math
 import sys
 import time
 
+from autograd import Stream
 from autograd.backend import array_module, device_of, gpu_memory
-from autograd.cuda.ops import HEAD_CHUNK as GPU_HEAD_CHUNK
+from autograd.cuda.ops import GPU_LOGITS_AT_ONCE
 from autograd.ops.attention import QUERY_BLOCK
-from autograd.ops.nn import HEAD_CHUNK
-from tinygpt.config import BATCH_SITE
+from autograd.ops.nn import LOGITS_AT_ONCE
+from tinygpt.config import BATCH_SITE, GPTConfig, TrainConfig
 
 FLOAT = 4  # bytes
-PROGRAM = 85e6  # Python, NumPy, matplotlib and OpenBLAS's buffers, measured
+PROGRAM = 85e6  # bytes of Python, NumPy, matplotlib and OpenBLAS's buffers, measured
 
 
-def training_memory(model, threads, micro_batch, recompute_blocks, on_gpu=False):
-    """Bytes at the peak of a training step, for a GPTConfig: weights and moments, and per thread gradients
-    and tape.
+# --- memory ---------------------------------------------------------------------------------------
 
-    On a GPU those of its memory, without what CUDA takes for itself.
+
+def training_memory(
+    model: GPTConfig, threads: int, micro_batch: int, recompute_blocks: bool, on_gpu: bool = False
+) -> float:
+    """Bytes at the peak of a training step: weights and moments, and for each thread gradients and tape.
+
+    On a GPU these are bytes of its memory, without what CUDA itself takes.
     """
     parameters = model.num_parameters()
     activations = activation_floats(model, micro_batch, recompute_blocks, on_gpu)
-    return (0 if on_gpu else PROGRAM) + FLOAT * (3 * parameters + threads * (parameters + activations))
+    program = 0 if on_gpu else PROGRAM
+    weights_and_moments = 3 * parameters
+    return program + FLOAT * (weights_and_moments + threads * (parameters + activations))
 
 
-def activation_floats(model, micro_batch, recompute_blocks, on_gpu=False):
-    """Floats that a micro-batch needs at its peak: what the blocks keep, and the largest temporary arrays on
-    top.
-    """
+def activation_floats(
+    model: GPTConfig, micro_batch: int, recompute_blocks: bool, on_gpu: bool = False
+) -> float:
+    """Floats that a micro-batch needs at its peak: what the blocks keep, and the largest temporary arrays."""
     C, V, T, H = model.n_embd, model.vocab_size, model.block_size, model.n_head
     tokens = micro_batch * T
-    if on_gpu:  # every query has all T weights, and masks are drawn again instead of kept
-        scores, masks, chunk = H * T, 0, max(256 * V, GPU_HEAD_CHUNK)
+
+    if on_gpu:
+        scores = H * T  # per token: every query has the weights of all keys
+        masks = 0  # drawn again in the backward pass instead of kept
         in_attention = tokens * H * T * (2 if model.dropout else 1)
+        logits = min(max(256 * V, GPU_LOGITS_AT_ONCE), tokens * V)
     else:
-        stops = [min(start + QUERY_BLOCK, T) for start in range(0, T, QUERY_BLOCK)]
-        # per token
-        scores = H * sum((stop - start) * stop for start, stop in zip([0, *stops], stops, strict=False)) / T
-        masks, chunk = (2 * C + H * T) / 4 if model.dropout else 0, max(256 * V, HEAD_CHUNK)
+        scores = H * _keys_per_query(T)
+        masks = (2 * C + H * T) / 4 if model.dropout else 0  # a byte for each element
         in_attention = 3 * micro_batch * H * min(QUERY_BLOCK, T) * T
+        logits = 2 * min(max(256 * V, LOGITS_AT_ONCE), tokens * V)
+
+    # what a block keeps per token
+    norms, qkv, attended = 2 * 2 * C, 3 * C, C
     hidden = 4 * C if model.activation == "relu" else 8 * C
-    # norm, qkv, weights, result, norm, MLP, dropout
-    block = 2 * C + 3 * C + scores + C + 2 * C + hidden + masks
-    blocks = model.n_layer * C + block if recompute_blocks else model.n_layer * block
-    in_block = 12 * C * tokens + 4 * C * C + in_attention  # gradients on their way
-    in_head = 2 * V * C + (1 if on_gpu else 2) * min(chunk, tokens * V)
+    block = norms + qkv + scores + attended + hidden + masks
+    if recompute_blocks:  # each block keeps its input only; one at a time has its activations
+        blocks = model.n_layer * C + block
+    else:
+        blocks = model.n_layer * block
+
+    # temporary arrays: those of a block's backward pass, or those of the head with the loss
+    in_block = 12 * C * tokens + 4 * C * C + in_attention
+    in_head = 2 * V * C + logits
     return tokens * (blocks + 4 * C) + max(in_block, in_head)
 
 
-def available_memory():
-    """Bytes that can be had without swapping, or None where the system does not say."""
+def _keys_per_query(T):
+    """How many attention weights a query has on average on a CPU.
+
+    QUERY_BLOCK queries are computed at once, each with all keys up to the last of these queries.
+    """
+    weights = 0
+    for start in range(0, T, QUERY_BLOCK):
+        stop = min(start + QUERY_BLOCK, T)
+        weights += (stop - start) * stop
+    return weights / T
+
+
+def available_memory() -> int | None:
+    """Bytes that a process can still take without swapping, or None where the system does not say."""
+    return _bytes_in("/proc/meminfo", "MemAvailable")
+
+
+def peak_memory(workers=None) -> int:
+    """The most bytes that this process has held so far; of the GPU's memory, if these Workers use one."""
+    if workers and is_on_gpu(workers):
+        return array_module(workers.optimizer.gradient).get_default_memory_pool().total_bytes()
+    # Linux's getrusage also counts what the parent held when it started this process, so this comes first.
+    peak = _bytes_in("/proc/self/status", "VmHWM")
+    if peak is not None:
+        return peak
+
+    import resource  # not on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def _bytes_in(path, name):
+    """The number, in bytes, on the line `name: 123 kB` of one of Linux's files; None without that line."""
     try:
-        with open("/proc/meminfo") as file:
-            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return None
+        with open(path) as file:
+            for line in file:
+                if line.startswith(f"{name}:"):
+                    return 1024 * int(line.split()[1])
+    except OSError:
+        pass
+    return None
 
 
-def report(config, workers, dataset, stream, steps):
-    """The lines about memory and time that train.py prints, with advice if the memory will not do."""
+# --- what train.py prints -------------------------------------------------------------------------
+
+
+def report(config: TrainConfig, workers, dataset, stream: Stream, steps: int) -> str:
+    """The lines about memory and time that train.py prints, with advice if the memory is too small.
+
+    It runs a few micro-batches, so all ranks must call it together.
+    """
     needed, available = needed_and_available(workers)
-    on_gpu = is_on_gpu(workers)
-    if not on_gpu:
+    if is_on_gpu(workers):
+        memory = f"memory: about {needed / 1e6:,.0f} MB on the GPU"
+    else:
         needed = max(needed, peak_memory())  # learning a tokenizer may have taken more
-    lines = [
-        f"memory: about {needed / 1e6:,.0f} MB"
-        + " on the GPU" * on_gpu
-        + " for each rank" * (workers.ranks.size > 1)
-    ]
+        memory = f"memory: about {needed / 1e6:,.0f} MB"
+    if workers.ranks.size > 1:
+        memory += " for each rank"
     if available and needed > available:
-        lines[0] += f", but only {available / 1e6:,.0f} MB are free; " + advice_for(workers, available)
-    lines.append(
-        f"time: about {duration(seconds_per_step(config, workers, dataset, stream) * steps)} of training"
-    )
-    return "\n".join(lines)
+        memory += f", but only {available / 1e6:,.0f} MB are free; {advice_for(workers, available)}"
+    seconds = steps * seconds_per_step(config, workers, dataset, stream)
+    return f"{memory}\ntime: about {duration(seconds)} of training"
 
 
-def is_on_gpu(workers):
+def is_on_gpu(workers) -> bool:
     return device_of(workers.optimizer.gradient) != "cpu"
 
 
-def needed_and_available(workers):
-    """Bytes that a training step of these Workers needs, and that they can have (0 where the system does not
-    say).
+def needed_and_available(workers) -> tuple[float, float]:
+    """Bytes that a training step of these Workers needs, and bytes that it can have.
+
+    The second is 0 where the system does not say.
     """
     model, on_gpu = workers.replicas[0], is_on_gpu(workers)
     needed = training_memory(
         model.config, workers.threads, workers.micro_batch, model.transformer.recompute_blocks, on_gpu
     )
-    return needed, gpu_memory() if on_gpu else (available_memory() or 0) / workers.ranks.neighbours
+    if on_gpu:
+        return needed, gpu_memory()
+    return needed, (available_memory() or 0) / workers.ranks.local_size
 
 
-def out_of_gpu_memory(workers):
-    """What to say when a step found too little memory: what it needs, and what would do with less."""
+def out_of_gpu_memory(workers) -> str:
+    """The error message for a step that found too little memory: what it needs, and what to try."""
     needed, available = needed_and_available(workers)
     return (
         f"the GPU's memory is full: a step needs about {needed / 1e6:,.0f} MB, and {available / 1e6:,.0f} MB "
-        "can be had; " + advice_for(workers, available)
+        f"are available; {advice_for(workers, available)}"
     )
 
 
-def advice_for(workers, available):
+def advice_for(workers, available: float) -> str:
     model = workers.replicas[0].config
-    return (
-        gpu_advice(model, workers.micro_batch, available) if is_on_gpu(workers) else advice(model, available)
-    )
+    if is_on_gpu(workers):
+        return gpu_advice(model, workers.micro_batch, available)
+    return advice(model, available)
 
 
-def advice(model, available):
-    """The mildest change that would fit into so many bytes."""
+def advice(model: GPTConfig, available: float) -> str:
+    """The smallest change with which a step on a CPU would fit into so many bytes."""
     for threads, recompute, flags in (
         (2, False, "--micro-batch 1 --threads 2"),
         (1, False, "--micro-batch 1 --threads 1"),
@@ -121,24 +178,29 @@ def advice(model, available):
     return _smaller_model(model, available, on_gpu=False)
 
 
-def gpu_advice(model, micro_batch, available):
-    """The same on a GPU that was to take `micro_batch` sequences at once: the most that fit, halving."""
-    tries = [(micro_batch >> i, False) for i in range(1, micro_batch.bit_length())] + [(1, True)]
-    for sequences, recompute in tries:
-        if training_memory(model, 1, sequences, recompute, on_gpu=True) < 0.9 * available:
-            return f"try --micro-batch {sequences}" + " --activation-checkpointing" * recompute
+def gpu_advice(model: GPTConfig, micro_batch: int, available: float) -> str:
+    """The same for a GPU that had no room for `micro_batch` sequences at once: halve them until they fit."""
+    sequences = micro_batch // 2
+    while sequences:
+        if training_memory(model, 1, sequences, recompute_blocks=False, on_gpu=True) < 0.9 * available:
+            return f"try --micro-batch {sequences}"
+        sequences //= 2
+    if training_memory(model, 1, 1, recompute_blocks=True, on_gpu=True) < 0.9 * available:
+        return "try --micro-batch 1 --activation-checkpointing"
     return _smaller_model(model, available, on_gpu=True)
 
 
 def _smaller_model(model, available, on_gpu):
     half = dataclasses.replace(model, block_size=math.ceil(model.block_size / 2))
-    fits = training_memory(half, 1, 1, True, on_gpu) < 0.9 * available
-    return f"try --block-size {half.block_size}" if fits else "try a smaller model"
+    if training_memory(half, 1, 1, True, on_gpu) < 0.9 * available:
+        return f"try --block-size {half.block_size}"
+    return "try a smaller model"
 
 
-def seconds_per_step(config, workers, dataset, stream):
-    """Measured on one round of micro-batches (the second: the first fills caches), scaled up to the whole
-    batch.
+def seconds_per_step(config: TrainConfig, workers, dataset, stream: Stream) -> float:
+    """Seconds that a step will take, measured on one round of micro-batches and scaled up to the whole batch.
+
+    It is the second round that counts: the first one fills caches. All ranks must call this together.
     """
     rows = min(config.batch_size, workers.threads * workers.micro_batch * workers.ranks.size)
     ids, targets = dataset.batch("train", rows, stream.at(step=0, site=BATCH_SITE))
@@ -149,23 +211,10 @@ def seconds_per_step(config, workers, dataset, stream):
     return seconds * config.batch_size / rows
 
 
-def duration(seconds):
+def duration(seconds: float) -> str:
     """A time as a person would say it."""
     if seconds < 100:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
-def peak_memory(workers=None):
-    """Bytes of this process's largest resident set so far; or of the GPU's memory, if these Workers are on
-    one.
-    """
-    if workers and is_on_gpu(workers):
-        return array_module(workers.optimizer.gradient).get_default_memory_pool().total_bytes()
-    try:  # getrusage would do, but on Linux it also counts what the parent held when it started this process
-        with open("/proc/self/status") as file:
-            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
-    except (OSError, StopIteration):
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

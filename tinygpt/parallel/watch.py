@@ -1,8 +1,8 @@
-"""Says which rank of a machine was killed: a process beside the ranks, for an engine ends the others within a
-millisecond.
+"""A process beside the ranks of a machine that says which of them was killed.
 
-Each rank keeps a connection to it, says its name and, if it ends by itself, goodbye. The first connection
-that breaks without one is that of the rank that was killed.
+The ranks cannot say it themselves: the engine ends them all within a millisecond. So each rank connects to
+this process and sends its name and, if it ends by itself, a goodbye. The first connection that breaks without
+a goodbye is that of the rank that was killed.
 """
 
 import atexit
@@ -17,25 +17,31 @@ from pathlib import Path
 GOODBYE = b"!"
 
 
-def start(ranks):
-    """Start the process, for so many ranks; returns the path of the socket where they connect, "" if there
-    can be none.
+def start(ranks: int) -> str:
+    """Start the process for so many ranks.
+
+    Returns the path of the socket where they connect, or "" if there is no such process.
     """
     address = Path(tempfile.mkdtemp(prefix="ranks-")) / "socket"
     try:
         with socket.create_server(str(address), family=socket.AF_UNIX, backlog=ranks) as server:
             command = [sys.executable, "-S", __file__, str(server.fileno()), str(ranks)]
-            silent = dict(stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
-            subprocess.Popen(command, pass_fds=[server.fileno()], **silent)
-    except OSError:  # the path is too long for a socket, or there is no room for a process: train without it
+            subprocess.Popen(
+                command,
+                pass_fds=[server.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+    except OSError:  # the path is too long for a socket, or no process can be started: train without it
         address.unlink(missing_ok=True)
         address.parent.rmdir()
         return ""
     return str(address)
 
 
-def connect(address, name):
-    """Tell the process at this address the name of a rank; say goodbye when the rank ends by itself."""
+def connect(address: str, name: str) -> None:
+    """Tell the process at this address the name of a rank, and say goodbye when the rank ends by itself."""
     with contextlib.suppress(OSError):
         line = socket.socket(socket.AF_UNIX)
         line.connect(address)
@@ -44,13 +50,17 @@ def connect(address, name):
 
 
 def _say_goodbye(line):
-    with contextlib.suppress(OSError):  # after the first goodbye nobody listens any more
+    with contextlib.suppress(OSError):  # the process ends at the first goodbye, so later ones fail
         line.send(GOODBYE)
 
 
-def main(number, ranks):
-    server = socket.socket(fileno=number)
-    server.settimeout(60)  # they are on their way, unless one has died already
+def main(server_number: int, ranks: int) -> None:
+    """What the process does: wait until the first rank ends, and print an error if it said no goodbye.
+
+    server_number: the open socket, inherited from the rank that started this process.
+    """
+    server = socket.socket(fileno=server_number)
+    server.settimeout(60)  # enough for ranks that are starting; one that died before it connected never comes
     address = Path(server.getsockname())
     try:
         lines = [server.accept()[0] for _ in range(ranks)]
@@ -59,13 +69,15 @@ def main(number, ranks):
     finally:
         address.unlink()
         address.parent.rmdir()
-    names = {line.fileno(): _name(line) for line in lines}
-    # the former tells first what happened first
+    by_number = {line.fileno(): line for line in lines}
+    names = {number: _name(line) for number, line in by_number.items()}
+    # epoll, where there is one, reports events in the order in which they happened
     poll = select.epoll() if hasattr(select, "epoll") else select.poll()
     for line in lines:
         poll.register(line, select.POLLIN)
     first, _ = poll.poll()[0]
-    if not next(line for line in lines if line.fileno() == first).recv(1):
+    goodbye = by_number[first].recv(1)
+    if not goodbye:
         print(f"error: {names[first]} was killed", file=sys.stderr)
 
 
@@ -77,4 +89,4 @@ def _name(line):
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main(int(sys.argv[1]), int(sys.argv[2]))

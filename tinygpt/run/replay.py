@@ -1,58 +1,63 @@
-"""Where a NaN or an infinity comes from: the steps since the last checkpoint once more, looking at every
-array.
-"""
+"""Where a NaN or infinity comes from: repeats the steps since the last checkpoint and checks every array."""
 
 import sys
+from collections.abc import Callable
 
 from autograd.anomaly import AnomalyError, all_finite, detect_anomaly
 from tinygpt.config import UserError
 from tinygpt.model import Module
 from tinygpt.run import checkpoint
+from tinygpt.run.checkpoint import Checkpoint
+from tinygpt.run.job import Job
 
 
-def report(loss, step, run_folder, workers, optimizer, train_step):
-    """The error message for a loss that became NaN or infinite by this step; train_step(step) may be None: no
-    replay.
+def report(job: Job, loss: float, step: int, train_step: Callable[[Job, int], object]) -> str:
+    """The error message for a loss that became NaN or infinite by this step.
+
+    train_step(job, step) does one training step.
     """
     try:
-        saved = checkpoint.load(run_folder)
+        saved = checkpoint.load(job.run.folder)
     except UserError as error:
         return (
             f"the loss became {loss} by step {step}; try a lower --learning-rate or --grad-clip 1 ({error})"
         )
-    cause = (
-        f"first in {first_anomaly(saved, step, workers, optimizer, train_step)}"
-        if train_step
-        else "--detect-anomaly says why"
-    )
+    if job.config.detect_anomaly:
+        cause = f"first in {first_anomaly(job, saved, step, train_step)}"
+    else:
+        cause = "--detect-anomaly says why"
     return (
         f"the loss became {loss} by step {step}, {cause}; {saved.folder} is kept: "
-        f"--resume {run_folder} --force with a lower --learning-rate or --grad-clip 1"
+        f"--resume {job.run.folder} --force with a lower --learning-rate or --grad-clip 1"
     )
 
 
-def first_anomaly(saved, last_step, workers, optimizer, train_step):
+def first_anomaly(
+    job: Job, saved: Checkpoint, last_step: int, train_step: Callable[[Job, int], object]
+) -> str:
     """Step, module and operation that first made a number infinite or NaN.
 
-    The steps up to last_step run again.
+    Goes back to the checkpoint and repeats the steps up to last_step. All ranks must call it together.
     """
-    model, *others = workers.replicas
-    names = {id(module): name for replica in (model, *others) for name, module in replica.named_modules()}
-    saved.restore(model, optimizer)
+    names = {}  # of each module, by its id
+    for replica in job.workers.replicas:
+        for name, module in replica.named_modules():
+            names[id(module)] = name
+    saved.restore(job.model, job.optimizer)
     for step in range(saved.state["step"], last_step + 1):
         try:
             with detect_anomaly(where=lambda: f"{_module_at_work(names)}: "):
-                train_step(step)
+                train_step(job, step)
         except AnomalyError as error:
             return f"step {step}, {error}"
-        for name, parameter in model.named_parameters():
+        for name, parameter in job.model.named_parameters():
             if not all_finite(parameter.data):
                 return f"step {step}, {name}: its update is not finite"
-    return "no step that can be found: the replay stayed finite"
+    return "no step that can be found: all numbers were finite when the steps were repeated"
 
 
 def _module_at_work(names):
-    """The name of the innermost module among the callers."""
+    """The name of the innermost module among the callers: the nearest one whose method is running."""
     frame = sys._getframe(1)
     while frame:
         module = frame.f_locals.get("self")
