@@ -5,18 +5,25 @@ import dataclasses
 import difflib
 import sys
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
 from autograd.backend import choose_device
 from tinygpt import gpt2
 from tinygpt.config import PRESETS, TrainConfig, UserError, checked, nearest, read_toml, resolve
 from tinygpt.parallel.ranks import rank_by_engine, speaker
 from tinygpt.run import checkpoint, resume
+from tinygpt.run.checkpoint import Checkpoint
+from tinygpt.version import __version__
+
+VERSION = f"tinygpt {__version__}"
 
 
 class Parser(argparse.ArgumentParser):
     """argparse with one-line errors that name the nearest flag."""
 
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
         if message.startswith("unrecognized arguments: -"):
             word = message.split(": ")[1].split()[0].split("=")[0]
             message = f"unknown flag {word}; {nearest(word, _flags_near(self, word))}"
@@ -29,53 +36,65 @@ def _flags_near(parser, word):
     return difflib.get_close_matches(word, flags, 3, cutoff=0.5) or ["--help lists them"]
 
 
-def train_config(argv):
-    """(TrainConfig, start, device, why that device) from train.py's arguments: preset < TOML file < flags.
+@dataclass
+class Start:
+    """How a run begins."""
 
-    `start` says how to begin: overwrite, force (booleans) and saved, the Checkpoint to resume from or None.
-    Then its settings take the preset's place.
+    overwrite: bool  # replace the folder given with --out
+    force: bool  # resume in spite of differences
+    saved: Checkpoint | None = None  # what to resume from
+
+
+def train_config(argv: list[str] | None) -> tuple[TrainConfig, Start, str, str]:
+    """(TrainConfig, Start, device, why that device) from train.py's arguments.
+
+    Flags go before the TOML file, this before the preset. To resume, the settings of the run that goes on
+    take the preset's place.
     """
+    flags = vars(_train_parser().parse_args(argv))
+    start = Start(overwrite=flags.pop("overwrite"), force=flags.pop("force"))
+    toml, resumed = flags.pop("config"), flags.pop("resume")
+    settings = read_toml(toml) if toml else {}
+    settings |= checked(TrainConfig, flags, "the command line")
+    if resumed:
+        if start.overwrite or "out" in settings:
+            raise UserError("--resume goes on in the run's own folder: leave out --overwrite and --out")
+        start.saved = checkpoint.load(resumed)
+        resume.check_place(start.saved, start.force)
+        config = resume.settings(start.saved, settings, start.force)
+        device, why = device_for(config.device)
+        return config, start, device, why
+    device, why = device_for(settings.get("device", "auto"))
+    default_preset = "laptop" if device == "cpu" else "shakespeare"
+    if settings.get("init_from"):
+        settings = gpt2.settings_from(settings["init_from"], settings)
+        default_preset = "finetune"
+    return resolve(settings, default_preset), start, device, why
+
+
+def _train_parser():
     parser = Parser(prog="train.py", description="Train a GPT on any UTF-8 text.", allow_abbrev=False)
-    parser.add_argument(
-        "--config", metavar="FILE", help="a TOML file of settings; flags go before it, it before the preset"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace the run folder given with --out")
-    parser.add_argument(
-        "--resume", metavar="RUN", help="go on with the run in this folder, or from one of its checkpoints"
-    )
-    parser.add_argument(
-        "--force",
-        action="store_true",
-        help="resume although data or settings differ, or to an older checkpoint",
-    )
+    add = parser.add_argument
+    add("--version", action="version", version=VERSION)
+    text = "a TOML file of settings; flags go before it, it before the preset"
+    add("--config", metavar="FILE", help=text)
+    add("--overwrite", action="store_true", help="replace the run folder given with --out")
+    text = "go on with the run in this folder, or from one of its checkpoints"
+    add("--resume", metavar="RUN", help=text)
+    text = "resume although data or settings differ, or to an older checkpoint"
+    add("--force", action="store_true", help=text)
     for field in dataclasses.fields(TrainConfig):
         flag = "--" + field.name.replace("_", "-")
         text = f"{field.metadata['help']} (default: {field.default!r})".replace("%", "%%")
-        kind = {"action": argparse.BooleanOptionalAction} if field.type is bool else {"type": field.type}
-        parser.add_argument(flag, default=argparse.SUPPRESS, help=text, **kind)
+        if field.type is bool:
+            add(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
+        else:
+            add(flag, type=field.type, default=argparse.SUPPRESS, help=text)
     parser.epilog = "Presets: " + "; ".join(f"{name}: {values}" for name, values in PRESETS.items())
-    flags = vars(parser.parse_args(argv))
-    toml, path = flags.pop("config"), flags.pop("resume")
-    start = argparse.Namespace(overwrite=flags.pop("overwrite"), force=flags.pop("force"), saved=None)
-    settings = (read_toml(toml) if toml else {}) | checked(TrainConfig, flags, "the command line")
-    if path:
-        if start.overwrite or "out" in settings:
-            raise UserError("--resume goes on in the run's own folder: leave out --overwrite and --out")
-        start.saved = checkpoint.load(path)
-        resume.check_place(start.saved, start.force)
-        config = resume.settings(start.saved, settings, start.force)
-        settings["device"] = config.device
-    device, why = device_for(settings.get("device", "auto"))
-    if not path:
-        default_preset = "laptop" if device == "cpu" else "shakespeare"
-        if settings.get("init_from"):
-            settings = gpt2.settings_from(settings["init_from"], settings)
-            default_preset = "finetune"
-        config = resolve(settings, default_preset)
-    return config, start, device, why
+    return parser
 
 
-def device_for(wanted):
+def device_for(wanted: str) -> tuple[str, str]:
     """(device, why) for "auto", "cpu", "cuda" or "cuda:N". UserError if it cannot be used."""
     try:
         return choose_device(wanted)
@@ -83,28 +102,24 @@ def device_for(wanted):
         raise UserError(str(error)) from None
 
 
-def exit_with_code(function):
+def exit_with_code(function: Callable[[], Any]) -> None:
     """Run a command; the user's mistakes become one line on stderr and exit code 2."""
-    # the loop reports overflow and nan
+    # The training loop itself reports overflow and NaN.
     warnings.filterwarnings("ignore", category=RuntimeWarning, module="autograd")
     try:
         function()
     except UserError as error:
-        print(f"error: {speaker()}{error}", file=sys.stderr)
-        sys.exit(2)
+        _fail(str(error))
     except MemoryError as error:
-        reason = "out of memory" + (f": {error}".rstrip(".") if str(error) else "")
-        print(f"error: {speaker()}{reason}; a smaller model or batch needs less", file=sys.stderr)
-        sys.exit(2)
-    except BrokenPipeError:  # the reader of our output, `head` for one, has gone
+        reason = "out of memory"
+        if str(error):
+            reason += f": {error}".rstrip(".")
+        _fail(f"{reason}; a smaller model or batch needs less")
+    except BrokenPipeError:  # the program that reads our output, such as `head`, has ended
         sys.stderr.close()
         sys.exit(0)
     except OSError as error:
-        print(
-            f"error: {speaker()}{error.filename or 'input or output'}: {error.strerror or error}",
-            file=sys.stderr,
-        )
-        sys.exit(2)
+        _fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         sys.exit(130)
@@ -112,3 +127,8 @@ def exit_with_code(function):
         if rank_by_engine() is not None:
             print(f"error: rank {rank_by_engine()} failed, which ends the job:", file=sys.stderr, flush=True)
         raise
+
+
+def _fail(message) -> NoReturn:
+    print(f"error: {speaker()}{message}", file=sys.stderr)
+    sys.exit(2)

@@ -6,21 +6,30 @@ import json
 import math
 import os
 import tomllib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
 
-from autograd.cuda.products import COMPUTE_TYPES
+from autograd import PRECISIONS
 
-# Sites in the random space (see autograd/random.py) of what is drawn beside dropout masks, far above the
-# sites of a model's dropout layers.
+# Dropout masks, batches and samples draw from different sites of the random space (see autograd/random.py).
+# These are far above the sites of a model's dropout layers.
 BATCH_SITE, EVALUATION_SITE, SAMPLING_SITE = 60_000, 60_001, 60_002
 LARGEST_FILE = 100_000  # bytes, of settings; far more than they ever have
 
 
 class UserError(Exception):
-    """Something the user can put right, told in one line. The command line prints it and exits with 2."""
+    """A mistake that the user can correct, in one line. The command line prints it and exits with code 2."""
 
 
-ARCHITECTURES = {
+def require(condition: bool, message: str) -> None:
+    """UserError with this message unless the condition holds."""
+    if not condition:
+        raise UserError(message)
+
+
+ARCHITECTURES: dict[str, dict[str, Any]] = {
     "reference": dict(  # the GPT of the reference run
         activation="relu",
         qkv_bias=False,
@@ -42,7 +51,7 @@ ARCHITECTURES = {
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """The shape of a model. The switches at the end tell architectures apart; see ARCHITECTURES."""
+    """The shape of a model. The switches at the end make the architecture; see ARCHITECTURES."""
 
     vocab_size: int
     block_size: int = 256
@@ -57,26 +66,32 @@ class GPTConfig:
     embedding_dropout: bool = False
     scaled_init: bool = False
 
-    def __post_init__(self):
-        for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        if self.n_embd % self.n_head:
-            raise UserError(
-                f"n_embd {self.n_embd} is not divisible by n_head {self.n_head}: every head gets an equal "
-                "share"
-            )
-        _require(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and below 1")
+    def __post_init__(self) -> None:
+        names = ["vocab_size", "block_size", "n_layer", "n_head", "n_embd"]
+        _check(self, names, "at least 1", lambda value: value >= 1)
+        require(
+            self.n_embd % self.n_head == 0,
+            f"n_embd {self.n_embd} is not divisible by n_head {self.n_head}: every head gets an equal share",
+        )
+        _check(self, ["dropout"], "at least 0 and below 1", lambda value: 0 <= value < 1)
 
-    def num_parameters(self):
+    def num_parameters(self) -> int:
         """How many numbers a model of this shape learns, counted without building it."""
         C, V = self.n_embd, self.vocab_size
         # 4 matrices; biases of c_proj, c_fc, c_proj; 2 norms
-        block = 12 * C * C + 10 * C + (3 * C if self.qkv_bias else 0)
-        head = 0 if self.tied_head else C * V + (V if self.head_bias else 0)
+        block = 12 * C * C + 10 * C
+        if self.qkv_bias:
+            block += 3 * C
+        head = 0
+        if not self.tied_head:
+            head += C * V
+            if self.head_bias:
+                head += V
         return self.n_layer * block + (V + self.block_size) * C + 2 * C + head
 
 
-def setting(default, help):
+def setting(default: Any, help: str) -> Any:
+    """A field of TrainConfig with its default and its text for --help."""
     return field(default=default, metadata={"help": help})
 
 
@@ -98,7 +113,7 @@ class TrainConfig:
     tokenizer: str = setting(
         "char", "char, bpe (byte-level, learnt from the data), or a tokenizer.json or its folder"
     )
-    vocab_size: int = setting(2048, "tokens of a learnt bpe; fewer if the data has no more that occur twice")
+    vocab_size: int = setting(2048, "tokens of a learnt bpe; fewer if no more pairs occur twice in the data")
     out: str = setting("", "folder for the run; empty: the first free runs/PRESET-DATA")
     device: str = setting("auto", "auto, cpu, cuda or cuda:N")
     precision: str = setting(
@@ -138,78 +153,74 @@ class TrainConfig:
         True, "if the loss is no number, replay the steps since the last checkpoint to say where it began"
     )
 
-    def __post_init__(self):
-        for name in ("batch_size", "max_steps", "eval_interval", "eval_iters", "learning_rate"):
-            _require(getattr(self, name) > 0, name, getattr(self, name), "more than 0")
-        for name in (
-            "stop_after",
-            "warmup_steps",
-            "weight_decay",
-            "grad_clip",
-            "sample_tokens",
-            "threads",
-            "micro_batch",
-        ):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
-        for name in ("beta1", "beta2"):
-            _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "at least 0 and below 1")
-        _require(self.vocab_size >= 256, "vocab_size", self.vocab_size, "at least 256, a token for each byte")
-        _one_of("architecture", self.architecture, ARCHITECTURES)
-        _one_of("precision", self.precision, COMPUTE_TYPES)
+    def __post_init__(self) -> None:
+        names = ["batch_size", "max_steps", "eval_interval", "eval_iters", "learning_rate"]
+        _check(self, names, "more than 0", lambda value: value > 0)
+        names = ["stop_after", "warmup_steps", "weight_decay", "grad_clip", "sample_tokens", "threads"]
+        _check(self, [*names, "micro_batch"], "at least 0", lambda value: value >= 0)
+        _check(self, ["beta1", "beta2"], "at least 0 and below 1", lambda value: 0 <= value < 1)
+        _check(self, ["vocab_size"], "at least 256, a token for each byte", lambda value: value >= 256)
+        _check_choice("architecture", self.architecture, ARCHITECTURES)
+        _check_choice("precision", self.precision, PRECISIONS)
         self.model_config(vocab_size=1)  # checks the shape before any data is read
 
-    def model_config(self, vocab_size):
+    def model_config(self, vocab_size: int) -> GPTConfig:
         """The GPTConfig of this run."""
-        shape = {
-            name: getattr(self, name) for name in ("block_size", "n_layer", "n_head", "n_embd", "dropout")
-        }
+        names = ("block_size", "n_layer", "n_head", "n_embd", "dropout")
+        shape = {name: getattr(self, name) for name in names}
         return GPTConfig(vocab_size=vocab_size, **shape, **ARCHITECTURES[self.architecture])
 
 
+Config = TypeVar("Config", GPTConfig, TrainConfig)
+
 LAPTOP = dict(
-    architecture="gpt2", block_size=96, n_layer=3, n_head=8, n_embd=128, dropout=0.0, batch_size=16, max_steps=3000,
-    eval_interval=500, eval_iters=50, learning_rate=5e-3, warmup_steps=100, min_lr=5e-5, beta2=0.98, weight_decay=0.3,
-    grad_clip=1.0,
+    architecture="gpt2", block_size=96, n_layer=3, n_head=8, n_embd=128, dropout=0.0, batch_size=16,
+    max_steps=3000, eval_interval=500, eval_iters=50, learning_rate=5e-3, warmup_steps=100, min_lr=5e-5,
+    beta2=0.98, weight_decay=0.3, grad_clip=1.0,
 )  # fmt: skip
-PRESETS = {
+PRESETS: dict[str, dict[str, Any]] = {
     "smoke": dict(
-        block_size=32, n_layer=2, n_head=2, n_embd=32, dropout=0.0, batch_size=8, max_steps=60, eval_interval=20,
-        eval_iters=5, learning_rate=3e-3, sample_tokens=100,
+        block_size=32, n_layer=2, n_head=2, n_embd=32, dropout=0.0, batch_size=8, max_steps=60,
+        eval_interval=20, eval_iters=5, learning_rate=3e-3, sample_tokens=100,
     ),
     "laptop": LAPTOP,
-    "zh": LAPTOP | dict(max_steps=2000, sample_tokens=200),  # thousands of characters: steps take longer, tokens say more
-    "finetune": dict(  # for --init-from, whose weights are to be changed little
-        dropout=0.0, batch_size=4, max_steps=100, eval_interval=25, eval_iters=4, learning_rate=5e-5, warmup_steps=10,
-        min_lr=5e-6, beta2=0.99, weight_decay=0.1, grad_clip=1.0, sample_tokens=100,
+    # Chinese has thousands of characters: a step takes longer, and a token says more.
+    "zh": LAPTOP | dict(max_steps=2000, sample_tokens=200),
+    # For --init-from, whose weights should change little.
+    "finetune": dict(
+        dropout=0.0, batch_size=4, max_steps=100, eval_interval=25, eval_iters=4, learning_rate=5e-5,
+        warmup_steps=10, min_lr=5e-6, beta2=0.99, weight_decay=0.1, grad_clip=1.0, sample_tokens=100,
     ),
     "shakespeare": dict(decay_vectors=True),  # the reference run: every other value is TrainConfig's default
 }  # fmt: skip
 
 
-def _require(ok, name, value, wanted):
-    if not ok:
-        raise UserError(f"{name} is {value!r:.80}; it must be {wanted}")
+def _check(config: Any, names: Iterable[str], wanted: str, is_allowed: Callable[[Any], bool]) -> None:
+    """UserError unless is_allowed(value) for each of these settings; `wanted` says the same in words."""
+    for name in names:
+        value = getattr(config, name)
+        require(is_allowed(value), f"{name} is {value!r:.80}; it must be {wanted}")
 
 
-def _one_of(name, value, choices):
+def _check_choice(name: str, value: str, choices: Iterable[str]) -> None:
     if value not in choices:
         raise UserError(f"{name} {value!r:.80} is unknown; {nearest(value, choices)}")
 
 
-def nearest(word, choices):
+def nearest(word: str, choices: Iterable[str]) -> str:
     """A hint for a misspelt word."""
     close = difflib.get_close_matches(word, list(choices), 1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else "choose from " + ", ".join(choices)
 
 
-def resolve(settings, default_preset="laptop"):
-    """The TrainConfig from settings (a dict), over the preset's values, over the defaults."""
+def resolve(settings: dict[str, Any], default_preset: str = "laptop") -> TrainConfig:
+    """The TrainConfig from settings. What they leave out comes from the preset, then from the defaults."""
     preset = settings.get("preset") or default_preset
-    _one_of("preset", preset, PRESETS)
+    _check_choice("preset", preset, PRESETS)
     return TrainConfig(**(PRESETS[preset] | settings | {"preset": preset}))
 
 
-def read_toml(path):
+def read_toml(path: str | Path) -> dict[str, Any]:
     """The settings in a TOML file, with every key and type checked."""
     try:
         with open(path, "rb") as file:
@@ -223,16 +234,13 @@ def read_toml(path):
     return checked(TrainConfig, settings, path)
 
 
-def from_dict(kind, settings, source):
-    """The config of a class, GPTConfig or TrainConfig; what an older version did not know has its default.
-    UserError names the source of the settings."""
-    missing = [
-        f.name
-        for f in dataclasses.fields(kind)
-        if f.default is dataclasses.MISSING and f.name not in settings
-    ]
-    if missing:
-        raise UserError(f"{source}: {missing[0]} is missing")
+def from_dict(kind: type[Config], settings: dict[str, Any], source: str | Path) -> Config:
+    """The config of a class, GPTConfig or TrainConfig, from settings that were read from `source`.
+
+    A setting that an older version did not have gets its default. UserError names the source.
+    """
+    for f in dataclasses.fields(kind):
+        require(f.name in settings or f.default is not dataclasses.MISSING, f"{source}: {f.name} is missing")
     checked(kind, settings, source)
     try:
         return kind(**settings)
@@ -240,24 +248,27 @@ def from_dict(kind, settings, source):
         raise UserError(f"{source}: {error}") from None
 
 
-def checked(kind, settings, source):
-    """The settings (a dict read from `source`), if each is a field of that config class and of its type (int
-    for float too).
+def checked(kind: type[Config], settings: dict[str, Any], source: str | Path) -> dict[str, Any]:
+    """The settings, if each is a field of that config class and of its type (an int may stand for a float).
+
+    UserError names `source`, where they were read.
     """
     fields = {f.name: f.type for f in dataclasses.fields(kind)}
     for key, value in settings.items():
         if key not in fields:
             raise UserError(f"{source}: unknown key {key!r:.80}; {nearest(key, fields)}")
-        wanted = {float: (float, int)}.get(fields[key], fields[key])
-        if not isinstance(value, wanted) or (isinstance(value, bool) and fields[key] is not bool):
-            raise UserError(f"{source}: {key} must be {fields[key].__name__}, not {value!r:.80}")
-        if fields[key] in (int, float) and not abs(value) < (
-            2**63 if fields[key] is int else math.inf
-        ):  # nor NaN
+        wanted = fields[key]
+        allowed = (float, int) if wanted is float else wanted
+        # To Python a bool is an int too.
+        if not isinstance(value, allowed) or (isinstance(value, bool) and wanted is not bool):
+            raise UserError(f"{source}: {key} must be {wanted.__name__}, not {value!r:.80}")
+        limit = 2**63 if wanted is int else math.inf
+        # `not <` refuses NaN too.
+        if wanted in (int, float) and not abs(value) < limit:
             raise UserError(f"{source}: {key} is {value!r:.80}; that is no number to work with")
     return settings
 
 
-def to_toml(config):
-    """A TrainConfig as TOML; its numbers, strings and booleans are written as in JSON."""
+def to_toml(config: TrainConfig) -> str:
+    """A TrainConfig as TOML, whose numbers, strings and booleans are written as in JSON."""
     return "".join(f"{key} = {json.dumps(value)}\n" for key, value in dataclasses.asdict(config).items())

@@ -1,5 +1,6 @@
-"""The loss over a whole text, each of its tokens predicted once: no random estimate."""
+"""The loss over a whole text. Each of its tokens is predicted once, so nothing about it is random."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -8,38 +9,36 @@ from tqdm import tqdm
 
 from autograd import no_grad
 from autograd.backend import keep_freed_memory, move
+from tinygpt.model import GPT
 from tinygpt.parallel.ranks import usable_cores
 
 TOKENS_AT_ONCE = 1024  # per thread
 
 
-def total_loss(model, ids, device="cpu", progress=False):
-    """The sum in nats of the losses of ids[1:], each given what comes before it in its window of block_size
-    tokens.
+def total_loss(model: GPT, ids: np.ndarray, device: str = "cpu", progress: bool = False) -> float:
+    """The sum in nats of the losses of ids[1:], each predicted from what comes before it in its window.
 
-    The windows follow each other without overlap, as the training's do on average: what a token is predicted
-    from is between 1 and block_size tokens long.
+    The windows have block_size tokens and follow each other without overlap. So a token is predicted from 1
+    to block_size others, as in training.
     """
+
+    def batch_loss(batch):
+        inputs, targets = batch
+        return _batch_loss(model, inputs, targets, device)
+
     keep_freed_memory()
     threads = len(usable_cores()) if device == "cpu" else 1
+    n_batches = -(-len(ids) // TOKENS_AT_ONCE)  # rounded up
     with ThreadPoolExecutor(threads) as pool, threadpool_limits(1, user_api="blas"):
-        losses = pool.map(
-            lambda batch: _batch_loss(model, *batch, device), batches(ids, model.config.block_size)
-        )
-        return sum(
-            tqdm(
-                losses, total=-(-len(ids) // TOKENS_AT_ONCE), unit="batch", disable=not progress, leave=False
-            )
-        )
+        losses = pool.map(batch_loss, batches(ids, model.config.block_size))
+        return sum(tqdm(losses, total=n_batches, unit="batch", disable=not progress, leave=False))
 
 
-def batches(ids, block_size):
-    """Yield inputs and targets (rows, T): all full windows, several at a time, and then what is left as a
-    shorter one.
-    """
+def batches(ids: np.ndarray, block_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield inputs and targets (rows, T): all full windows, several at a time; the rest as a shorter one."""
     full = (len(ids) - 1) // block_size * block_size  # tokens in full windows
-    # (full) -> (n, block_size)
-    inputs, targets = (part.reshape(-1, block_size) for part in (ids[:full], ids[1 : full + 1]))
+    inputs = ids[:full].reshape(-1, block_size)  # (full) -> (n, block_size)
+    targets = ids[1 : full + 1].reshape(-1, block_size)
     rows = max(1, TOKENS_AT_ONCE // block_size)
     for start in range(0, len(inputs), rows):
         yield inputs[start : start + rows], targets[start : start + rows]

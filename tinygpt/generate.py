@@ -1,100 +1,106 @@
 """Sampling text from a model, token by token, with a cache of keys and values."""
 
 import codecs
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from autograd import Stream, no_grad
-from autograd.backend import array_module, keep_freed_memory, to_numpy
+from autograd.backend import keep_freed_memory, to_numpy
 from tinygpt.config import SAMPLING_SITE, UserError
+from tinygpt.model import GPT, KeyValueCache
+from tinygpt.text.tokenizer import Tokenizer
 
 WHEN_FULL = ("exact", "halve")
 END_OF_TEXT = "<|endoftext|>"  # GPT-2 saw it before every text
 
 
-class KeyValueCache:
-    """The keys and values (B, H, T, D) of all positions so far, for each block; `length` positions are
-    filled.
-    """
-
-    def __init__(self, model, rows=1):
-        config = model.config
-        weight = model.transformer.wte.weight.data
-        shape = (rows, config.n_head, config.block_size, config.n_embd // config.n_head)
-        zeros = array_module(weight).zeros
-        self.keys = [zeros(shape, weight.dtype) for _ in range(config.n_layer)]
-        self.values = [zeros(shape, weight.dtype) for _ in range(config.n_layer)]
-        self.length = 0
-
-
-def generate(model, ids, n_tokens, **options):
-    """Yield n_tokens token ids that continue the ids of a prompt: one row of `generate_rows`, with its
-    options.
-    """
+def generate(model: GPT, ids: Sequence[int] | np.ndarray, n_tokens: int, **options: Any) -> Iterator[int]:
+    """Yield n_tokens token ids that continue the ids of a prompt, with the options of `generate_rows`."""
     for (token,) in generate_rows(model, ids, n_tokens, rows=1, **options):
         yield int(token)
 
 
 def generate_rows(
-    model,
-    ids,
-    n_tokens,
-    rows,
-    temperature=1.0,
-    top_k=0,
-    top_p=1.0,
-    seed=0,
-    when_full="exact",
-    vocab_size=None,
-):
-    """Yield n_tokens arrays (rows): the next token of each of several different texts that continue one
-    prompt.
+    model: GPT,
+    ids: Sequence[int] | np.ndarray,
+    n_tokens: int,
+    rows: int,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    when_full: str = "exact",
+    vocab_size: int | None = None,
+) -> Iterator[np.ndarray]:
+    """Yield n_tokens arrays (rows): the next token of each of several different texts.
 
-    ids: the prompt's tokens (at least one; the last block_size are looked at). temperature, top_k and top_p
-    shape the `probabilities`; tokens from vocab_size on, which a model may have beyond its tokenizer, are
-    left out. A row's choices depend on the seed and its number alone, not on how many rows there are.
+    ids: the tokens of the prompt that all of them continue: at least one; the last block_size count.
+    temperature, top_k and top_p shape the `probabilities`. Tokens from vocab_size on, which a model may have
+    beyond its tokenizer, are left out. A row's choices depend on the seed and its number alone, not on how
+    many rows there are.
 
     Until the context is full, a token costs one position's work, since the cache holds the rest. Then the
     window slides, and with learned positions every position's keys and values change. when_full="exact"
-    recomputes the window for each token, as the reference does; "halve" drops the older half of the context,
-    recomputes the newer half once, and goes on with the cache: other text, many times faster.
+    computes the whole window again for each token, as the reference does. "halve" drops the older half of the
+    context, computes the newer half once, and goes on with the cache: other text, many times faster.
     """
     if when_full not in WHEN_FULL:
         raise UserError(f"when_full {when_full!r}: choose from " + ", ".join(WHEN_FULL))
     keep_freed_memory()
-    columns = [np.full(rows, token) for token in ids]  # one array (rows) per position
-    for step, logits in zip(range(n_tokens), next_logits(model, columns, when_full), strict=False):
+    texts = GrowingTexts(model, [np.full(rows, token) for token in ids], when_full)
+    for step in range(n_tokens):
         stream = Stream(seed, step, SAMPLING_SITE)
         choices = [
-            choose_token(row[:vocab_size], temperature, top_k, stream.at(row=i), top_p)
-            for i, row in enumerate(logits)
+            choose_token(logits[:vocab_size], temperature, top_k, stream.at(row=row), top_p)
+            for row, logits in enumerate(texts.next_logits())
         ]
-        columns.append(np.array(choices))
-        yield columns[-1]
+        column = np.array(choices)
+        texts.append(column)
+        yield column
 
 
-def next_logits(model, columns, when_full):
-    """Yield the logits (B, V) of the token after `columns`, a list of (B) ids that the caller extends between
-    two values.
+class GrowingTexts:
+    """Texts of equal length, the rows, that grow by a token each, and the logits of what may come next.
+
+    A column is an array (rows): the token of every row at one position.
     """
-    block_size, n = model.config.block_size, len(columns)
-    # before `done`: in the cache, or gone
-    cache, done = (
-        KeyValueCache(model, len(columns[0])),
-        max(0, n - block_size),
-    )
-    while True:
-        if cache.length + len(columns) - done > block_size:  # full: start a new window
-            cache.length = 0
-            done = len(columns) - (block_size if when_full == "exact" else block_size // 2 + 1)
-        with no_grad():
-            hidden = model.transformer.extend(np.stack(columns[done:], 1), cache)  # (B, t) -> (B, 1, C)
-            logits = model.head(hidden[:, -1])  # (B, C) -> (B, V)
-        done = len(columns)
-        yield to_numpy(logits.data)
+
+    def __init__(self, model: GPT, columns: Iterable[np.ndarray], when_full: str = "exact") -> None:
+        self.model, self.when_full = model, when_full
+        self.columns = list(columns)
+        self._cache = KeyValueCache(model, rows=len(self.columns[0]))
+        # Columns before this one are in the cache, or no longer in the window.
+        self._first_new = max(0, len(self.columns) - model.config.block_size)
+
+    def append(self, column: np.ndarray) -> None:
+        """Make every text one token longer."""
+        self.columns.append(column)
+
+    @no_grad()
+    def next_logits(self) -> np.ndarray:
+        """The logits (rows, V) of the token after each text."""
+        if self._cache.length + len(self.columns) - self._first_new > self.model.config.block_size:
+            self._start_new_window()
+        ids = np.stack(self.columns[self._first_new :], 1)  # t columns (rows) -> (rows, t)
+        self._first_new = len(self.columns)
+        hidden = self.model.transformer.extend(ids, self._cache)  # (rows, t) -> (rows, 1, C)
+        logits = self.model.head(hidden[:, -1])  # (rows, C) -> (rows, V)
+        return to_numpy(logits.data)
+
+    def _start_new_window(self):
+        """Forget the cache, as the context is full: the window begins at a later column now."""
+        size = self.model.config.block_size
+        if self.when_full == "halve":
+            size = size // 2 + 1
+        self._cache.length = 0
+        self._first_new = len(self.columns) - size
 
 
-def probabilities(logits, temperature=1.0, top_k=0, top_p=1.0):
+def probabilities(
+    logits: np.ndarray, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0
+) -> np.ndarray:
     """What a token is drawn from: float64 (V) from logits (V), with a temperature above 0.
 
     In this order: divide the logits by the temperature; if top_k > 0 keep the k most likely (and their
@@ -107,13 +113,15 @@ def probabilities(logits, temperature=1.0, top_k=0, top_p=1.0):
     p /= p.sum()
     if top_p < 1:
         order = np.argsort(-p, kind="stable")
-        likelier = np.cumsum(p[order]) - p[order]  # than this one, together
-        p[order[likelier >= top_p]] = 0
+        before = np.cumsum(p[order]) - p[order]  # what all likelier tokens have together
+        p[order[before >= top_p]] = 0
         p /= p.sum()
     return p
 
 
-def choose_token(logits, temperature, top_k, stream, top_p=1.0):
+def choose_token(
+    logits: np.ndarray, temperature: float, top_k: int, stream: Stream, top_p: float = 1.0
+) -> int:
     """One token id drawn from the `probabilities` of logits (V). Temperature 0 takes the most likely one."""
     if not np.isfinite(logits).all():
         raise UserError(
@@ -125,16 +133,17 @@ def choose_token(logits, temperature, top_k, stream, top_p=1.0):
     return int(np.searchsorted(cumulative, stream.uniform(1)[0] * cumulative[-1], side="right"))
 
 
-def prompt_ids(tokenizer, prompt):
-    """The ids of a prompt. An empty one starts as a text does that the tokenizer was made for.
+def prompt_ids(tokenizer: Tokenizer, prompt: str) -> Sequence[int] | np.ndarray:
+    """The ids of a prompt. An empty prompt becomes one token, with which a new text may begin.
 
-    That is GPT-2's <|endoftext|> if there is one, else a line break, else (in a vocabulary without) the first
-    token.
+    That is GPT-2's <|endoftext|> if the tokenizer has it, else a line break, else the first token.
     """
     if prompt:
         return tokenizer.encode(prompt)
-    starts = [i for i, piece in enumerate(tokenizer.pieces) if piece in (END_OF_TEXT.encode(), b"\n")]
-    return [max(starts, key=lambda i: len(tokenizer.pieces[i]), default=0)]
+    for start in (END_OF_TEXT.encode(), b"\n"):
+        if start in tokenizer.pieces:
+            return [tokenizer.pieces.index(start)]
+    return [0]
 
 
 class TextStream:
@@ -143,29 +152,35 @@ class TextStream:
     What may turn out to be the start of a stop text is held back until it is clear.
     """
 
-    def __init__(self, tokenizer, stops=()):
+    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str] = ()) -> None:
         self.pieces, self.stops, self.stopped = tokenizer.pieces, stops, False
         self._decoder, self._held = codecs.getincrementaldecoder("utf-8")("replace"), ""
 
-    def feed(self, token):
+    def feed(self, token: int) -> str:
         """The text that a token makes certain, perhaps none."""
-        return self._release(self._decoder.decode(self.pieces[token]))
+        return self._release(self._decoder.decode(self.pieces[token]), final=False)
 
-    def finish(self):
+    def finish(self) -> str:
         """The text that was held back. An unfinished character becomes U+FFFD."""
         return self._release(self._decoder.decode(b"", final=True), final=True)
 
-    def _release(self, text, final=False):
+    def _release(self, text, final):
+        """What can be shown of the text held back and this one, which follows it."""
         if self.stopped:
             return ""
         text = self._held + text
         found = [at for at in map(text.find, self.stops) if at >= 0]
         self.stopped = bool(found)
-        release = min(found) if found else len(text) if final else len(text) - self._undecided(text)
-        self._held = text[release:]
-        return text[:release]
+        if found:
+            end = min(found)
+        elif final:
+            end = len(text)
+        else:
+            end = len(text) - self._undecided(text)
+        self._held = text[end:]
+        return text[:end]
 
     def _undecided(self, text):
-        """The length of the longest end of the text that some stop text begins with."""
-        lengths = (n for stop in self.stops for n in range(len(stop) - 1, 0, -1) if text.endswith(stop[:n]))
+        """How many of the last characters may be the start of a stop text."""
+        lengths = (n for stop in self.stops for n in range(1, len(stop)) if text.endswith(stop[:n]))
         return max(lengths, default=0)

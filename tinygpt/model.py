@@ -1,15 +1,20 @@
-"""A GPT, as nanoGPT arranges it, on our own autograd. Read from Linear down to GPT.
+"""A GPT, arranged as in nanoGPT, on our own autograd. Read from Linear down to GPT.
 
-Shapes: B sequences, T positions, C channels, V tokens in the vocabulary. Weights are stored (in, out) and
-applied as x @ W, which is also GPT-2's layout. Dropout happens when a call is given a `Stream` to draw from,
-and only then.
+Shapes: B sequences, T positions, C channels, V tokens in the vocabulary; in attention H heads of D channels.
+Weights are stored (in, out) and applied as x @ W, which is also GPT-2's layout. There is dropout only in a
+call that is given a `Stream` to draw from.
 """
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 
 import autograd as ag
 from autograd import Stream, Tensor
-from autograd.backend import move
+from autograd.backend import array_module, move
 from autograd.ops.attention import attend_to_cache
 from tinygpt.config import GPTConfig
 
@@ -17,7 +22,7 @@ from tinygpt.config import GPTConfig
 class Module:
     """Holds Tensors and other Modules as attributes; knows how to list them."""
 
-    def named_parameters(self, prefix=""):
+    def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
         """Yield (name, Tensor), named like `h.0.attn.c_attn.weight`.
 
         A shared Tensor comes once, under its first name.
@@ -28,8 +33,8 @@ class Module:
                 seen.add(id(parameter))
                 yield name, parameter
 
-    def named_modules(self, name=""):
-        """Yield (name, Module) for this module and all below it; the outermost goes by its class's name."""
+    def named_modules(self, name: str = "") -> Iterator[tuple[str, "Module"]]:
+        """Yield (name, Module) for this module and all below it; the outermost has the name of its class."""
         yield name or type(self).__name__, self
         for child, value in self._children():
             if isinstance(value, Module):
@@ -50,101 +55,123 @@ class Module:
             elif isinstance(value, (Tensor, Module)):
                 yield name, value
 
-    def to(self, device):
+    def to(self, device: str) -> Self:
         """Move the parameters to a device ("cpu", "cuda:0"); returns the module."""
         for parameter in self.parameters():
             parameter.data = move(parameter.data, device)
         return self
 
-    def parameters(self):
+    def parameters(self) -> list[Tensor]:
         return [parameter for _, parameter in self.named_parameters()]
 
 
 class Linear(Module):
-    def __init__(self, n_in, n_out, bias=True, activation=None):
+    def __init__(self, n_in: int, n_out: int, bias: bool = True, activation: str | None = None) -> None:
         self.weight = Tensor(np.zeros((n_in, n_out), np.float32), requires_grad=True)
-        if bias:
-            self.bias = Tensor(np.zeros(n_out, np.float32), requires_grad=True)
+        self.bias = Tensor(np.zeros(n_out, np.float32), requires_grad=True) if bias else None
         self.activation = activation
 
-    def __call__(self, x):
-        return ag.linear(x, self.weight, getattr(self, "bias", None), activation=self.activation)
+    def __call__(self, x: Tensor) -> Tensor:
+        return ag.linear(x, self.weight, self.bias, activation=self.activation)
 
 
 class Embedding(Module):
-    def __init__(self, n_rows, n_embd):
+    def __init__(self, n_rows: int, n_embd: int) -> None:
         self.weight = Tensor(np.zeros((n_rows, n_embd), np.float32), requires_grad=True)
 
-    def __call__(self, ids):
+    def __call__(self, ids: np.ndarray) -> Tensor:
         return ag.embedding(self.weight, ids)
 
 
 class LayerNorm(Module):
-    def __init__(self, n_embd):
+    def __init__(self, n_embd: int) -> None:
         self.weight = Tensor(np.ones(n_embd, np.float32), requires_grad=True)
         self.bias = Tensor(np.zeros(n_embd, np.float32), requires_grad=True)
 
-    def __call__(self, x):
+    def __call__(self, x: Tensor) -> Tensor:
         return ag.layer_norm(x, self.weight, self.bias)
 
 
 class Dropout(Module):
-    """Each dropout layer of a model has a site of its own in the random space, so that no two draw the same
-    mask.
-    """
+    """Every dropout layer of a model has its own site in the random space: no two draw the same mask."""
 
-    def __init__(self, p, site):
+    def __init__(self, p: float, site: int) -> None:
         self.p, self.site = p, site
 
-    def __call__(self, x, stream):
-        return ag.dropout(x, self.p, stream.at(site=self.site)) if stream and self.p else x
+    def __call__(self, x: Tensor, stream: Stream | None) -> Tensor:
+        if stream is None or self.p == 0:
+            return x
+        return ag.dropout(x, self.p, stream.at(site=self.site))
+
+
+@dataclass
+class BlockCache:
+    """One block's keys and values (B, H, T, D), for sampling. See attend_to_cache."""
+
+    keys: np.ndarray
+    values: np.ndarray
+    start: int  # how many positions are filled; the new ones come after these
+    last_only: bool  # whether the block need only answer for its last position
 
 
 class CausalSelfAttention(Module):
-    def __init__(self, config, site):
+    def __init__(self, config: GPTConfig, site: int) -> None:
         # q, k and v in one product
         self.c_attn = Linear(config.n_embd, 3 * config.n_embd, bias=config.qkv_bias)
         self.c_proj = Linear(config.n_embd, config.n_embd)
         self.n_head, self.p, self.site = config.n_head, config.dropout, site
         self.dropout = Dropout(config.dropout, site + 1)
 
-    def __call__(self, x, stream, cache=None):
+    def __call__(self, x: Tensor, stream: Stream | None, cache: BlockCache | None = None) -> Tensor:
         qkv = self.c_attn(x)  # (B, T, C) -> (B, T, 3C)
         if cache is not None:
-            return self.c_proj(Tensor(attend_to_cache(qkv.data, self.n_head, *cache)))
-        p = self.p if stream else 0.0
-        # (B, T, C)
-        y = ag.causal_attention(qkv, self.n_head, dropout=p, stream=stream and stream.at(site=self.site))
+            return self.c_proj(self._attend_to_cache(qkv, cache))
+        if stream is None:
+            y = ag.causal_attention(qkv, self.n_head)  # (B, T, 3C) -> (B, T, C)
+        else:
+            y = ag.causal_attention(qkv, self.n_head, dropout=self.p, stream=stream.at(site=self.site))
         return self.dropout(self.c_proj(y), stream)
+
+    def _attend_to_cache(self, qkv, cache):
+        y = attend_to_cache(
+            qkv.data,
+            self.n_head,
+            keys=cache.keys,
+            values=cache.values,
+            start=cache.start,
+            last_only=cache.last_only,
+        )
+        return Tensor(y)  # (B, T, 3C) -> (B, T, C), or (B, 1, C) if last_only
 
 
 class MLP(Module):
-    def __init__(self, config, site):
+    def __init__(self, config: GPTConfig, site: int) -> None:
         self.c_fc = Linear(config.n_embd, 4 * config.n_embd, activation=config.activation)
         self.c_proj = Linear(4 * config.n_embd, config.n_embd)
         self.dropout = Dropout(config.dropout, site)
 
-    def __call__(self, x, stream):
+    def __call__(self, x: Tensor, stream: Stream | None) -> Tensor:
         return self.dropout(self.c_proj(self.c_fc(x)), stream)  # (B, T, C) -> (B, T, 4C) -> (B, T, C)
 
 
 class Block(Module):
-    """Communication (attention), then computation (MLP), each on a normalised copy and added to the residual
-    stream.
+    """Communication (attention), then computation (MLP).
+
+    Each works on a normalised copy, and its result is added to the residual stream.
     """
 
     SITES = 3  # dropout layers per block
 
-    def __init__(self, config, site):
+    def __init__(self, config: GPTConfig, site: int) -> None:
         self.ln_1 = LayerNorm(config.n_embd)
         self.attn = CausalSelfAttention(config, site)
         self.ln_2 = LayerNorm(config.n_embd)
         self.mlp = MLP(config, site + 2)
 
-    def __call__(self, x, stream, cache=None):
+    def __call__(self, x: Tensor, stream: Stream | None, cache: BlockCache | None = None) -> Tensor:
         y = self.attn(self.ln_1(x), stream, cache)
-        if cache is not None:
-            x = x[:, -y.shape[1] :]  # the last block may answer for the last position only
+        if cache is not None and cache.last_only:
+            x = x[:, -1:]  # (B, T, C) -> (B, 1, C), as y
         x = x + y
         return x + self.mlp(self.ln_2(x), stream)
 
@@ -152,36 +179,35 @@ class Block(Module):
 class Transformer(Module):
     """Everything below the output head: token and position embeddings, the blocks, the final norm."""
 
-    def __init__(self, config):
+    def __init__(self, config: GPTConfig) -> None:
         self.wte = Embedding(config.vocab_size, config.n_embd)
         self.wpe = Embedding(config.block_size, config.n_embd)
         self.dropout = Dropout(config.dropout if config.embedding_dropout else 0.0, site=0)
         self.h = [Block(config, site=1 + i * Block.SITES) for i in range(config.n_layer)]
         self.ln_f = LayerNorm(config.n_embd)
-        self.recompute_blocks = (
-            False  # True: activation checkpointing, for sequences too large for the memory
-        )
+        # True: activation checkpointing, for sequences that are too large for the memory
+        self.recompute_blocks = False
 
-    def __call__(self, ids, stream):
+    def __call__(self, ids: np.ndarray, stream: Stream | None) -> Tensor:
         x = self.wte(ids) + self.wpe.weight[: ids.shape[1]]  # (B, T, C) + (T, C)
         x = self.dropout(x, stream)
         for block in self.h:
             if self.recompute_blocks:
-                x = ag.checkpoint(lambda x, block=block: block(x, stream), x)
+                x = ag.checkpoint(functools.partial(block, stream=stream), x)
             else:
                 x = block(x, stream)
         return self.ln_f(x)
 
-    def extend(self, ids, cache):
-        """The last hidden state (B, 1, C) of ids (B, t) that follow the positions in a
-        generate.KeyValueCache.
+    def extend(self, ids: np.ndarray, cache: "KeyValueCache") -> Tensor:
+        """The last hidden state (B, 1, C) of ids (B, t) that follow the positions in a cache.
 
         The last block computes only what its last position needs, which saves most of that block's work.
         """
         start = cache.length
         x = self.wte(ids) + self.wpe.weight[start : start + ids.shape[1]]  # (B, t, C) + (t, C)
-        for block, keys, values in zip(self.h, cache.keys, cache.values, strict=True):
-            x = block(x, None, cache=(keys, values, start, block is self.h[-1]))
+        for i, block in enumerate(self.h):
+            is_last = i == len(self.h) - 1
+            x = block(x, stream=None, cache=cache.of_block(i, last_only=is_last))
         cache.length += ids.shape[1]
         return self.ln_f(x)
 
@@ -189,7 +215,7 @@ class Transformer(Module):
 class GPT(Module):
     """The language model. `model(ids)` gives logits, `model.loss(ids, targets)` the mean cross entropy."""
 
-    def __init__(self, config: GPTConfig, seed=0):
+    def __init__(self, config: GPTConfig, seed: int | None = 0) -> None:
         self.config = config
         self.transformer = Transformer(config)
         if not config.tied_head:
@@ -197,7 +223,7 @@ class GPT(Module):
         if seed is not None:  # None: the weights come from elsewhere
             self.init_weights(seed)
 
-    def init_weights(self, seed):
+    def init_weights(self, seed: int) -> None:
         """Matrices from N(0, 0.02²), biases 0, norms 1.
 
         GPT-2 scales what is added to the residual stream by 1/√(2L).
@@ -209,27 +235,28 @@ class GPT(Module):
                 std = 0.02 / (2 * self.config.n_layer) ** 0.5 if scaled else 0.02
                 parameter.data[...] = stream.at(site=site).normal(parameter.shape, std)
 
-    def __call__(self, ids, stream=None):
+    def __call__(self, ids: np.ndarray, stream: Stream | None = None) -> Tensor:
         """Logits (B, T, V) for token ids (B, T), T at most block_size."""
         self._check_length(ids)
         return self.head(self.transformer(ids, stream))
 
-    def head_parameters(self):
+    def head_parameters(self) -> tuple[Tensor, Tensor | None]:
         """Weight (C, V) and bias (V) or None of the output head.
 
         A tied head uses the token embedding a second time.
         """
         if self.config.tied_head:
             return ag.transpose(self.transformer.wte.weight), None
-        return self.lm_head.weight, getattr(self.lm_head, "bias", None)
+        return self.lm_head.weight, self.lm_head.bias
 
-    def head(self, x):
+    def head(self, x: Tensor) -> Tensor:
         """Logits (..., V) for the hidden states x (..., C)."""
         return ag.linear(x, *self.head_parameters())
 
-    def loss(self, ids, targets, stream=None):
-        """Mean cross entropy in nats of targets (B, T), the tokens that follow ids (B, T); targets of -1 do
-        not count.
+    def loss(self, ids: np.ndarray, targets: np.ndarray, stream: Stream | None = None) -> Tensor:
+        """Mean cross entropy in nats of targets (B, T), the tokens that follow ids (B, T).
+
+        Targets of -1 do not count.
         """
         self._check_length(ids)
         hidden = self.transformer(ids, stream)  # (B, T, C)
@@ -239,11 +266,11 @@ class GPT(Module):
         if ids.shape[1] > self.config.block_size:
             raise ValueError(f"{ids.shape[1]} tokens do not fit the context of {self.config.block_size}")
 
-    def num_parameters(self):
+    def num_parameters(self) -> int:
         return sum(parameter.size for parameter in self.parameters())
 
-    def parameter_groups(self, weight_decay, decay_vectors=False):
-        """Two groups for the optimizer, since biases and norms (vectors) usually go without weight decay."""
+    def parameter_groups(self, weight_decay: float, decay_vectors: bool = False) -> list[dict[str, Any]]:
+        """Two groups for the optimizer, since biases and norms (vectors) usually have no weight decay."""
         parameters = self.parameters()
         matrices = [p for p in parameters if p.ndim >= 2]
         vectors = [p for p in parameters if p.ndim < 2]
@@ -251,3 +278,23 @@ class GPT(Module):
             {"params": matrices, "weight_decay": weight_decay},
             {"params": vectors, "weight_decay": weight_decay if decay_vectors else 0.0},
         ]
+
+
+class KeyValueCache:
+    """The keys and values (B, H, T, D) of each block for the first `length` positions, for sampling.
+
+    There is room for block_size positions.
+    """
+
+    def __init__(self, model: GPT, rows: int = 1) -> None:
+        config = model.config
+        weight = model.transformer.wte.weight.data
+        shape = (rows, config.n_head, config.block_size, config.n_embd // config.n_head)
+        zeros = array_module(weight).zeros
+        self.keys = [zeros(shape, weight.dtype) for _ in range(config.n_layer)]
+        self.values = [zeros(shape, weight.dtype) for _ in range(config.n_layer)]
+        self.length = 0
+
+    def of_block(self, i: int, last_only: bool) -> BlockCache:
+        """What block number i gets to work on the next positions."""
+        return BlockCache(self.keys[i], self.values[i], start=self.length, last_only=last_only)

@@ -1,1 +1,1 @@
-"""What a training run leaves on the disk, and how it goes on from there, stops, or finds the origin of a NaN."""
+"""What a training run leaves on the disk; how it goes on from there; how it stops; where a NaN comes from."""

@@ -1,1 +1,1 @@
-"""From a text to token ids and back: where texts come from, tokenizers and their files, byte-pair encoding."""
+"""From a text to token ids and back: sources of texts, tokenizers and their files, byte-pair encoding."""
