@@ -22,13 +22,13 @@ class detect_anomaly:
         self.where = where
         self.places = {}  # of recorded nodes, for their gradients
 
-    def __enter__(self):
+    def __enter__(self) -> None:
         self.before, tape.watch = tape.watch, self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception) -> None:
         tape.watch = self.before
 
-    def result(self, name, output, node=None):
+    def result(self, name: str, output: Array, node: tape.Node | None = None) -> None:
         """Called with the result of each operation."""
         place = self.where()
         if node is not None:
@@ -36,7 +36,7 @@ class detect_anomaly:
         if not all_finite(output):
             raise AnomalyError(f"{place}the result of {name} holds {_culprit(output)}")
 
-    def gradient(self, node, position, gradient):
+    def gradient(self, node: tape.Node, position: int, gradient: Array) -> None:
         """Called with each gradient that a node hands down."""
         if not all_finite(gradient):
             place = self.places.get(node.order, "")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from autograd.backend import Array, array_module, has_kernels
 from autograd.dispatch import dispatched
@@ -41,7 +42,7 @@ class AdamW:
 
     def __init__(
         self,
-        parameters: Iterable[Tensor] | Iterable[dict],
+        parameters: Iterable[Tensor | dict[str, Any]],
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
@@ -52,7 +53,7 @@ class AdamW:
         settings = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         groups = [settings | group | {"params": list(group["params"])} for group in groups]
         self.steps = 0
-        self.groups = [group for group in groups if group["params"]]
+        self.groups: list[dict[str, Any]] = [group for group in groups if group["params"]]
         if not self.groups:
             raise ValueError("AdamW got no parameters")
         self.gradient = flatten(self.parameters(), "grad")

@@ -1,6 +1,9 @@
 import hypothesis
 import pytest
 
+from tests.support import survived
+from tests.support.texts import english
+
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=25)
 hypothesis.settings.load_profile("repeatable")
 
@@ -14,8 +17,6 @@ def pytest_addoption(parser):
 
 
 def pytest_terminal_summary(terminalreporter):
-    from tests.support import survived
-
     if survived.tried:
         terminalreporter.write_line(survived.table())
 
@@ -23,8 +24,6 @@ def pytest_terminal_summary(terminalreporter):
 @pytest.fixture
 def text_file(tmp_path):
     """A file of our own text, large enough to train on for a few steps."""
-    from tests.support.texts import english
-
     path = tmp_path / "words.txt"
     path.write_text(english(), encoding="utf-8")
     return path

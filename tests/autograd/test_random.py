@@ -8,9 +8,7 @@ MASK = 2**64 - 1
 
 
 def philox4x64(counter, key):
-    """Ten rounds of Philox4x64, with Python's integers: the published algorithm, which a CUDA kernel will
-    follow too.
-    """
+    """Ten rounds of Philox4x64 with Python's integers, as published. The CUDA kernels do the same."""
     c, k = list(counter), list(key)
     for _ in range(10):
         high0, low0 = divmod(0xD2E7470EE14C6C93 * c[0], 2**64)

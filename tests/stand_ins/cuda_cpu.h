@@ -1,7 +1,8 @@
-// Runs CUDA C kernels on the CPU, for tests/emulate.py: one thread block after the other, each CUDA thread a fiber that
-// runs alone until it reaches a barrier. The order in which threads, warps and blocks take turns is chosen per launch;
-// a kernel whose result depends on it has a race. What would hang or go wrong silently on a GPU ends the launch with a
-// message: a barrier that not all threads reach, an address outside the arguments, a misaligned vector access.
+// Runs CUDA C kernels on the CPU, for emulate.py. One thread block runs after the other, and each CUDA thread
+// is a fiber that runs alone until it reaches a barrier. The order in which threads, warps and blocks take
+// turns is chosen per launch; a kernel whose result depends on it has a race. What would hang or go wrong
+// silently on a GPU ends the launch with a message: a barrier that not all threads reach, an address outside
+// the arguments, a misaligned vector access.
 
 #include <math.h>
 #include <setjmp.h>
@@ -53,13 +54,13 @@ void **arguments;
     int n = vsnprintf(report, sizeof report, format, values);
     va_end(values);
     if (current)
-        snprintf(report + n, sizeof report - n, " (block %u,%u,%u thread %u,%u,%u)", blockIdx.x, blockIdx.y, blockIdx.z,
-                 threadIdx.x, threadIdx.y, threadIdx.z);
-    for (Thread &thread : threads) thread.started = false;  // their stacks are left in the middle of the kernel
+        snprintf(report + n, sizeof report - n, " (block %u,%u,%u thread %u,%u,%u)",
+                 blockIdx.x, blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.y, threadIdx.z);
+    for (Thread &thread : threads) thread.started = false;  // their stacks stay in the middle of the kernel
     siglongjmp(caller, 1);
 }
 
-// ---- the order of turns: i -> (step * i + offset) mod n, a permutation when step and n have no common factor
+// ---- the order of turns: i -> (step * i + offset) mod n, a permutation if step and n have no common factor
 
 enum { ASCENDING, DESCENDING };  // any other number is the seed of a random order
 uint64_t order;
@@ -132,7 +133,8 @@ struct Warp {
     }
 
     bool waits_for(unsigned i, const Thread &other) const {
-        return lanes[i].state == AT_WARP_BARRIER && lanes[i].lanes == other.lanes && lanes[i].line == other.line;
+        const Thread &lane = lanes[i];
+        return lane.state == AT_WARP_BARRIER && lane.lanes == other.lanes && lane.line == other.line;
     }
 
     void release(unsigned i) {  // the lanes that wait with lane i, if they are complete
@@ -147,7 +149,8 @@ struct Warp {
             if (!(group >> j & 1)) continue;
             unsigned source = lanes[j].source;
             if (source < 32 && group >> source & 1) lanes[j].received = lanes[source].given;
-            else memset(&lanes[j].received, 0xFF, sizeof(Word));  // no lane there: undefined on a GPU, NaN here
+            // No lane there: undefined on a GPU, NaN here.
+            else memset(&lanes[j].received, 0xFF, sizeof(Word));
             lanes[j].votes = votes;
             lanes[j].state = READY;
         }
@@ -183,7 +186,8 @@ template <class T> T shuffle(unsigned lanes, T value, int source, int line) {
 }
 
 inline int lane() { return (current - threads) % 32; }
-inline int segment(int width) { return lane() & ~(width - 1); }  // the first lane of this lane's part of the warp
+// The first lane of this lane's part of the warp.
+inline int segment(int width) { return lane() & ~(width - 1); }
 inline int within(int width, int source) { return source < segment(width) + width ? source : lane(); }
 
 // ---- blocks
@@ -192,25 +196,29 @@ extern "C" char __start_shared_memory[], __stop_shared_memory[];  // the linker'
 __attribute__((section("shared_memory"), used)) char first_shared;
 
 void describe(const Thread &thread, char *text, size_t size) {
-    const char *what[] = {"runs", "waits at __syncthreads", "waits for lanes of its warp", "has left the kernel"};
-    int n = snprintf(text, size, "thread %u,%u,%u %s", thread.index.x, thread.index.y, thread.index.z, what[thread.state]);
+    const char *states[] = {
+        "runs", "waits at __syncthreads", "waits for lanes of its warp", "has left the kernel"};
+    const dim3 &index = thread.index;
+    int n = snprintf(text, size, "thread %u,%u,%u %s", index.x, index.y, index.z, states[thread.state]);
     if (thread.line) snprintf(text + n, size - n, " in line %d", thread.line);
 }
 
 void release_block() {
     for (unsigned i = 0; i < thread_count; i++) {
         const Thread &first = threads[0], &other = threads[i];
-        if (other.state == first.state && other.line == first.line && other.state != AT_WARP_BARRIER) continue;
-        char a[100], b[100];
-        describe(first, a, sizeof a), describe(other, b, sizeof b);
-        fail(&first == &other ? "divergent barrier in block %u,%u,%u: %s" : "divergent barrier in block %u,%u,%u: %s, %s",
-             blockIdx.x, blockIdx.y, blockIdx.z, a, b);
+        bool same = other.state == first.state && other.line == first.line;
+        if (same && other.state != AT_WARP_BARRIER) continue;
+        char a[100], b[100] = ", ";
+        describe(first, a, sizeof a), describe(other, b + 2, sizeof b - 2);
+        fail("divergent barrier in block %u,%u,%u: %s%s",
+             blockIdx.x, blockIdx.y, blockIdx.z, a, &first == &other ? "" : b);
     }
     for (unsigned i = 0; i < thread_count; i++) threads[i].state = READY;
 }
 
 void run_block(size_t dynamic_bytes) {
-    memset(__start_shared_memory, 0xFF, __stop_shared_memory - __start_shared_memory);  // NaN until it is written
+    // NaN until something is written there.
+    memset(__start_shared_memory, 0xFF, __stop_shared_memory - __start_shared_memory);
     memset(dynamic_shared, 0xFF, dynamic_bytes);
     for (unsigned i = 0; i < thread_count; i++) {
         threads[i].state = READY;
@@ -229,15 +237,19 @@ void run_block(size_t dynamic_bytes) {
     }
 }
 
-// ---- memory that ends where nobody may touch anything
+// ---- memory between forbidden addresses
 
 constexpr size_t PAGE = 4096, FORBIDDEN = 1 << 28;  // addresses, not memory
 
 size_t whole_pages(size_t bytes) { return (bytes + PAGE - 1) / PAGE * PAGE; }
 
+char *map(size_t bytes, int protection) {
+    return (char *)mmap(nullptr, bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+}
+
 extern "C" char *emulator_map(size_t bytes) {  // the end of as many pages as `bytes` need, all bytes 0xFF
     size_t inner = whole_pages(bytes);
-    char *start = (char *)mmap(nullptr, inner + 2 * FORBIDDEN, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    char *start = map(inner + 2 * FORBIDDEN, PROT_NONE);
     mprotect(start + FORBIDDEN, inner, PROT_READ | PROT_WRITE);
     memset(start + FORBIDDEN, 0xFF, inner);
     return start + FORBIDDEN + inner;
@@ -247,11 +259,13 @@ extern "C" void emulator_unmap(char *end, size_t bytes) {
     munmap(end - whole_pages(bytes) - FORBIDDEN, whole_pages(bytes) + 2 * FORBIDDEN);
 }
 
-void on_signal(int, siginfo_t *info, void *) { fail("access outside the arrays, at address %p", info->si_addr); }
+void on_signal(int, siginfo_t *info, void *) {
+    fail("access outside the arrays, at address %p", info->si_addr);
+}
 
 // ---- launching
 
-// The letter of NumPy's dtype for an argument; pointers are P and the letter of what they point to (p if it is const).
+// The letter of NumPy's dtype for an argument; for a pointer P (p: to const) and the letter of its target.
 template <class T> constexpr char letter() {
     if constexpr (std::is_same_v<T, float>) return 'f';
     else if constexpr (std::is_same_v<T, double>) return 'd';
@@ -283,7 +297,9 @@ template <class... A> const char *signature(void (*)(A...)) {
 template <class... A, size_t... I> void call(void (*kernel)(A...), void **args, std::index_sequence<I...>) {
     kernel(*(std::remove_cv_t<A> *)args[I]...);
 }
-template <class... A> void call(void (*kernel)(A...), void **args) { call(kernel, args, std::index_sequence_for<A...>()); }
+template <class... A> void call(void (*kernel)(A...), void **args) {
+    call(kernel, args, std::index_sequence_for<A...>());
+}
 
 void run_grid(size_t dynamic_bytes) {
     uint64_t blocks = (uint64_t)gridDim.x * gridDim.y * gridDim.z;
@@ -296,10 +312,9 @@ void run_grid(size_t dynamic_bytes) {
 }
 
 // Returns an empty text, or what went wrong. shape: grid x, y, z, block x, y, z.
-const char *launch(void (*kernel)(void **), void **args, const unsigned *shape, size_t dynamic_bytes, uint64_t wanted_order) {
-    if (!stacks)
-        stacks = (char *)mmap(nullptr, (size_t)MAX_THREADS * STACK_BYTES, PROT_READ | PROT_WRITE,
-                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+const char *launch(void (*kernel)(void **), void **args, const unsigned *shape, size_t dynamic_bytes,
+                   uint64_t wanted_order) {
+    if (!stacks) stacks = map((size_t)MAX_THREADS * STACK_BYTES, PROT_READ | PROT_WRITE);
     invoke = kernel, arguments = args, current = nullptr;
     order = wanted_order <= DESCENDING ? wanted_order : wanted_order * 0x9E3779B97F4A7C15;
     gridDim = {shape[0], shape[1], shape[2]}, blockDim = {shape[3], shape[4], shape[5]};
@@ -321,8 +336,10 @@ const char *launch(void (*kernel)(void **), void **args, const unsigned *shape, 
 
 // What `g++ -fsanitize` calls when a check fails; its first argument begins with the place in the source.
 struct SourcePlace { const char *file; unsigned line, column; };
-#define CHECK(name, what) \
-    extern "C" void __ubsan_handle_##name(SourcePlace *place) { emulator::fail("line %u: " what, place->line); }
+#define CHECK(name, what)                                                  \
+    extern "C" void __ubsan_handle_##name(SourcePlace *place) {            \
+        emulator::fail("line %u: " what, place->line);                     \
+    }
 CHECK(out_of_bounds, "index outside the array")
 CHECK(type_mismatch_v1, "misaligned or null address")
 CHECK(shift_out_of_bounds, "shift by more than the width")
@@ -332,10 +349,12 @@ CHECK(mul_overflow, "integer overflow")
 CHECK(negate_overflow, "integer overflow")
 CHECK(divrem_overflow, "division by zero")
 
-#define EMULATED(kernel)                                                                                                \
-    extern "C" const char *emulator_signature_##kernel() { return emulator::signature(kernel); }                       \
-    extern "C" const char *emulator_launch_##kernel(void **args, const unsigned *shape, size_t shared, uint64_t order) { \
-        return emulator::launch([](void **values) { emulator::call(kernel, values); }, args, shape, shared, order);    \
+#define EMULATED(kernel)                                                                                \
+    extern "C" const char *emulator_signature_##kernel() { return emulator::signature(kernel); }       \
+    extern "C" const char *emulator_launch_##kernel(void **args, const unsigned *shape, size_t shared, \
+                                                    uint64_t order) {                                  \
+        auto invoke = [](void **values) { emulator::call(kernel, values); };                           \
+        return emulator::launch(invoke, args, shape, shared, order);                                   \
     }
 
 // ---- CUDA's words
@@ -350,7 +369,8 @@ CHECK(divrem_overflow, "division by zero")
 #define __align__(n) __attribute__((aligned(n)))
 #define __constant__ static
 #define __shared__ static __attribute__((section("shared_memory")))
-#define assert(condition) ((condition) ? (void)0 : emulator::fail("line %d: assert(%s)", __LINE__, #condition))
+#define assert(condition) \
+    ((condition) ? (void)0 : emulator::fail("line %d: assert(%s)", __LINE__, #condition))
 
 #define __syncthreads() emulator::wait(emulator::AT_BLOCK_BARRIER, __LINE__)
 #define WARP_LINE , int line = __builtin_LINE()
@@ -369,7 +389,8 @@ template <class T> T __shfl_down_sync(unsigned lanes, T value, unsigned distance
 }
 template <class T> T __shfl_up_sync(unsigned lanes, T value, unsigned distance, int width = 32 WARP_LINE) {
     int source = emulator::lane() - (int)distance;
-    return emulator::shuffle(lanes, value, source < emulator::segment(width) ? emulator::lane() : source, line);
+    if (source < emulator::segment(width)) source = emulator::lane();
+    return emulator::shuffle(lanes, value, source, line);
 }
 inline void __threadfence() {}
 inline void __threadfence_block() {}
@@ -379,11 +400,21 @@ template <class T, class F> T atomically(T *address, F change) {  // a fiber is 
     *address = change(old);
     return old;
 }
-template <class T> T atomicAdd(T *address, std::common_type_t<T> v) { return atomically(address, [=](T x) { return x + v; }); }
-template <class T> T atomicSub(T *address, std::common_type_t<T> v) { return atomically(address, [=](T x) { return x - v; }); }
-template <class T> T atomicMax(T *address, std::common_type_t<T> v) { return atomically(address, [=](T x) { return x > v ? x : v; }); }
-template <class T> T atomicMin(T *address, std::common_type_t<T> v) { return atomically(address, [=](T x) { return x < v ? x : v; }); }
-template <class T> T atomicExch(T *address, std::common_type_t<T> v) { return atomically(address, [=](T) { return v; }); }
+template <class T> T atomicAdd(T *address, std::common_type_t<T> v) {
+    return atomically(address, [=](T x) { return x + v; });
+}
+template <class T> T atomicSub(T *address, std::common_type_t<T> v) {
+    return atomically(address, [=](T x) { return x - v; });
+}
+template <class T> T atomicMax(T *address, std::common_type_t<T> v) {
+    return atomically(address, [=](T x) { return x > v ? x : v; });
+}
+template <class T> T atomicMin(T *address, std::common_type_t<T> v) {
+    return atomically(address, [=](T x) { return x < v ? x : v; });
+}
+template <class T> T atomicExch(T *address, std::common_type_t<T> v) {
+    return atomically(address, [=](T) { return v; });
+}
 template <class T> T atomicCAS(T *address, std::common_type_t<T> expected, std::common_type_t<T> v) {
     return atomically(address, [=](T x) { return x == expected ? v : x; });
 }
@@ -453,7 +484,9 @@ inline unsigned __float2uint_rz(float x) { return x; }
 
 inline int __mulhi(int a, int b) { return (long long)a * b >> 32; }
 inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned long long)a * b >> 32; }
-inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) { return (unsigned __int128)a * b >> 64; }
+inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
+    return (unsigned __int128)a * b >> 64;
+}
 inline unsigned __funnelshift_l(unsigned low, unsigned high, unsigned n) {
     return ((unsigned long long)high << 32 | low) << (n & 31) >> 32;
 }

@@ -1,17 +1,15 @@
-"""The real CuPy on a machine with neither a GPU nor a driver: everything happens but the arithmetic.
+"""The real CuPy on a machine without a GPU or a driver: everything happens except the arithmetic.
 
-CuPy calls CUDA through tables of C functions in two of its modules. install() puts functions of ours into
-them: memory is the host's, copies copy, streams and events are numbers, and a launch is written down instead
-of carried out. Above that all is real: names, dtypes, shapes, TypeErrors, NVRTC. So whatever a kernel or a
-product should have computed is garbage, but what a program asks of the GPU is known: `with recording() as
-events: ...`.
+CuPy calls CUDA through tables of C functions in two of its modules. install() puts our own functions there:
+memory is the host's, copies copy, streams and events are numbers, and a launch is only written down. All
+above that is real: names, dtypes, shapes, TypeErrors, NVRTC. So the results of kernels and products are
+garbage, but what a program asks of the GPU is known: `with recording() as events: ...`.
 
     python -m tests.stand_ins.dryrun train.py --device cuda ...    # a script on the pretended GPU
     python -m tests.stand_ins.dryrun --without=nvrtc train.py ...  # where something is missing: see install()
 
-Uses CuPy's private parts, hence the exact version in pyproject's `dryrun`. Nothing may have imported CuPy
-before, and the process should end with os._exit, since CuPy goes on calling these functions while Python is
-being taken apart.
+It uses CuPy's private parts, so pyproject's `dryrun` asks for one exact version. Nothing may have imported
+CuPy before. The process should end with os._exit: CuPy calls these functions even while Python shuts down.
 """
 
 import collections
@@ -27,19 +25,13 @@ import tempfile
 import traceback
 from pathlib import Path
 
-GIGABYTE = 1 << 30
+MEMORY = 140 << 30  # bytes of the pretended device
 Event = collections.namedtuple("Event", "kind name")  # kinds: launch, product, copy, wait, allocation
-# memcpy is the one that is not Async
-WAITS = (
-    "streamSynchronize",
-    "deviceSynchronize",
-    "eventSynchronize",
-    "memcpy",
-)
+WAITS = {"streamSynchronize", "deviceSynchronize", "eventSynchronize", "memcpy"}  # memcpyAsync does not wait
 PRODUCTS = re.compile("Gemm|Gemv|Syrk|Trsm|Dot|Ger")  # among the functions of cuBLAS
 ATTRIBUTES = {  # cudaDeviceAttr -> value, of an H200
-    1: 1024, 2: 1024, 3: 1024, 4: 64, 5: 2**31 - 1, 6: 65535, 7: 65535, 8: 48 * 1024, 10: 32, 12: 65536, 16: 132,
-    39: 2048, 81: 228 * 1024, 82: 65536, 97: 227 * 1024, 106: 32, 115: 1,
+    1: 1024, 2: 1024, 3: 1024, 4: 64, 5: 2**31 - 1, 6: 65535, 7: 65535, 8: 48 * 1024, 10: 32, 12: 65536,
+    16: 132, 39: 2048, 81: 228 * 1024, 82: 65536, 97: 227 * 1024, 106: 32, 115: 1,
 }  # fmt: skip
 
 events = []
@@ -104,16 +96,11 @@ def install(compute_capability=(9, 0), without=()):
 def _fakes(compute_capability):
     """{name: function} for what must do more than return 0, None or a new handle."""
     attributes = ATTRIBUTES | dict(zip((75, 76), compute_capability, strict=True))
-    properties = dict(
-        name=b"pretended",
-        warpSize=32,
-        multiProcessorCount=132,
-        maxThreadsPerBlock=1024,
-        sharedMemPerBlock=48 * 1024,
-    )
-    properties |= dict(
-        zip(("major", "minor"), compute_capability, strict=True), totalGlobalMem=140 * GIGABYTE
-    )
+    major, minor = compute_capability
+    properties = {
+        "name": b"pretended", "major": major, "minor": minor, "warpSize": 32, "multiProcessorCount": 132,
+        "maxThreadsPerBlock": 1024, "sharedMemPerBlock": 48 * 1024, "totalGlobalMem": MEMORY,
+    }  # fmt: skip
 
     def allocate(size, *_):
         events.append(Event("allocation", "of device memory"))
@@ -147,11 +134,13 @@ def _fakes(compute_capability):
         getDeviceCount=lambda *_: 1, deviceGetAttribute=lambda number, *_: attributes.get(number, 0),
         getDeviceProperties=lambda *_: properties, deviceGetPCIBusId=lambda *_: "0000:00:00.0",
         driverGetVersion=lambda *_: 13000, runtimeGetVersion=lambda *_: 13000,
-        memGetInfo=lambda *_: (140 * GIGABYTE, 140 * GIGABYTE), eventElapsedTime=lambda *_: 1.0,
+        memGetInfo=lambda *_: (MEMORY, MEMORY), eventElapsedTime=lambda *_: 1.0,
         malloc=allocate, mallocAsync=allocate, mallocManaged=allocate, hostAlloc=allocate_on_host,
-        free=free, freeAsync=free, freeHost=free, memcpy=copy, memcpyAsync=copy, memset=fill, memsetAsync=fill,
+        free=free, freeAsync=free, freeHost=free,
+        memcpy=copy, memcpyAsync=copy, memset=fill, memsetAsync=fill,
         moduleGetFunction=get_function, launchKernel=launch, launchCooperativeKernel=launch,
-        occupancyMaxPotentialBlockSize=lambda *_: (132, 256), occupancyMaxActiveBlocksPerMultiprocessor=lambda *_: 8,
+        occupancyMaxPotentialBlockSize=lambda *_: (132, 256),
+        occupancyMaxActiveBlocksPerMultiprocessor=lambda *_: 8,
     )  # fmt: skip
 
 
@@ -162,16 +151,15 @@ def _place(address):
 # ---- CuPy's table of C functions: `module.__pyx_capi__` holds a capsule for each, named by its signature
 
 C_TYPES = {
-    "int": ctypes.c_int, "unsigned int": ctypes.c_uint, "size_t": ctypes.c_size_t, "intptr_t": ctypes.c_ssize_t,
-    "uintmax_t": ctypes.c_uint64, "float": ctypes.c_float, "PyObject *": ctypes.py_object, "CUdevice": ctypes.c_int,
-    "cudaMemcpyKind": ctypes.c_int, "int __pyx_skip_dispatch": ctypes.c_int,
+    "int": ctypes.c_int, "unsigned int": ctypes.c_uint, "size_t": ctypes.c_size_t,
+    "intptr_t": ctypes.c_ssize_t, "uintmax_t": ctypes.c_uint64, "float": ctypes.c_float,
+    "PyObject *": ctypes.py_object, "CUdevice": ctypes.c_int, "cudaMemcpyKind": ctypes.c_int,
+    "int __pyx_skip_dispatch": ctypes.c_int,
 }  # fmt: skip
 KEPT = ("check_status", "get_build_version", "_getCUDAMajorVersion")  # need no driver
 _new_capsule = ctypes.pythonapi.PyCapsule_New
-_new_capsule.restype, _new_capsule.argtypes = (
-    ctypes.py_object,
-    [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p],
-)
+_new_capsule.restype = ctypes.py_object
+_new_capsule.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
 _capsule_name = ctypes.pythonapi.PyCapsule_GetName
 _capsule_name.restype, _capsule_name.argtypes = ctypes.c_char_p, [ctypes.py_object]
 
@@ -191,8 +179,9 @@ def _replace_functions(module, fakes):
 
 
 def _c_types(signature):
-    """[result, argument, ...] of a signature like "intptr_t (size_t, int __pyx_skip_dispatch)"; None for a
-    variable.
+    """The types of a signature like "intptr_t (size_t, int __pyx_skip_dispatch)": [result, argument, ...].
+
+    None for a variable, and for types that cannot be passed on.
     """
     match = re.fullmatch(r"(.+?) ?\((.*)\)", signature)
     if not match:
@@ -203,10 +192,9 @@ def _c_types(signature):
 
 
 def _fake(name, result_type, function):
-    if function is None:
-        new_handle = result_type is ctypes.c_ssize_t
-        nothing = None if result_type is ctypes.py_object else 0
-        function = lambda *_: next(_handles) if new_handle else nothing
+    """What is called for the C function `name`: `function`, or what makes up a result of this type."""
+    make_up = {ctypes.c_ssize_t: lambda *_: next(_handles), ctypes.py_object: lambda *_: None}
+    function = function or make_up.get(result_type, lambda *_: 0)
 
     def fake(*arguments):
         if name in WAITS:
@@ -220,7 +208,10 @@ def _fake(name, result_type, function):
 
 
 def _load_stub(library, module):
-    """{function: how often it was called, as a ctypes number}"""
+    """Build and load a stub. Returns {function: a ctypes number that counts its calls} of its products.
+
+    module: that of CuPy which imports from the library; None for a library that only has to be there.
+    """
     import cupy_backends
 
     folder = Path(cupy_backends.__path__[0]) / "cuda" / "libs"
@@ -228,35 +219,31 @@ def _load_stub(library, module):
     versions = {version for _, version in wanted} or {f"{library}.{_major_version(folder)}"}
     soname = versions.pop()
     with tempfile.TemporaryDirectory() as work:
-        code = "".join(
-            f"long n_{name}; int {name}(void **out) {{ n_{name}++; {_output(name)} return 0; }}\n"
-            for name, _ in wanted
-        )
-        Path(work, "stub.c").write_text(code)
+        Path(work, "stub.c").write_text("".join(_counting_function(name) for name, _ in wanted))
         Path(work, "stub.map").write_text(f"{soname} {{ global: *; }};\n")
         built = Path(work, soname)
         flags = ["-shared", "-fPIC", "-w", f"-Wl,-soname,{soname}", f"-Wl,--version-script={work}/stub.map"]
         subprocess.run(["gcc", *flags, "-o", built, f"{work}/stub.c"], check=True)
-        # found by its soname when CuPy's module is loaded
+        # CuPy's module finds it by its soname.
         stub = ctypes.CDLL(str(built), mode=ctypes.RTLD_GLOBAL)
     _kept.append(stub)
     return {name: ctypes.c_long.in_dll(stub, f"n_{name}") for name, _ in wanted if PRODUCTS.search(name)}
 
 
-def _output(name):
-    return "*out = (void *)1;" if "Create" in name else ""
+def _counting_function(name):
+    """C source of a function that counts its calls in n_NAME, and gives a handle if it is to create one."""
+    output = "*out = (void *)1; " if "Create" in name else ""
+    return f"long n_{name}; int {name}(void **out) {{ n_{name}++; {output}return 0; }}\n"
 
 
 def _undefined_symbols(path):
-    """[(name, version)] of CUDA's functions that a shared library imports, for example ("cublasSgemm_v2",
-    "libcublas.so.13").
+    """[(name, version)] of the CUDA functions that a shared library imports.
+
+    For example ("cublasSgemm_v2", "libcublas.so.13").
     """
-    lines = subprocess.run(["nm", "-D", path], check=True, capture_output=True, text=True).stdout.splitlines()
-    return [
-        tuple(line.split()[1].split("@"))
-        for line in lines
-        if line.split()[0] == "U" and line.split()[1].startswith("cu")
-    ]
+    listed = subprocess.run(["nm", "-D", path], check=True, capture_output=True, text=True).stdout
+    symbols = [line.split() for line in listed.splitlines()]
+    return [tuple(name.split("@")) for kind, name, *_ in symbols if kind == "U" and name.startswith("cu")]
 
 
 def _major_version(folder):
@@ -280,14 +267,14 @@ def _hide(libraries):
     if "headers" in libraries:
         finder.find_nvidia_header_directory = lambda name: None
     if libraries:
-        os.environ["CUPY_CACHE_IN_MEMORY"] = (
-            "1"  # what was compiled before needs neither compiler nor headers
-        )
+        # Kernels in CuPy's cache on disk would need neither compiler nor headers.
+        os.environ["CUPY_CACHE_IN_MEMORY"] = "1"
 
 
 def main(arguments):
-    """Run a script on the pretended GPU, whose probe (a product of matrices) counts as passed if nothing is
-    missing.
+    """Run a script on the pretended GPU.
+
+    Unless something is missing, autograd's probe of the GPU (a matrix product) counts as passed.
     """
     without = []
     while arguments[0].startswith("--without="):

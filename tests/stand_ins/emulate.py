@@ -1,11 +1,11 @@
-"""CUDA C kernels on the CPU: compiled by g++ with cuda_cpu.h, called as CuPy's RawModule and RawKernel are.
+"""CUDA C kernels on the CPU: compiled by g++ with cuda_cpu.h, and called like CuPy's RawModule and RawKernel.
 
     module = compile(source, order="descending")
     module.get_function("scale")((2,), (128,), (x, np.float32(3), np.int32(x.size)))
 
-Arrays are NumPy's, and the kernel's writes are in them when the call returns. Unlike a RawKernel a call
-checks number, dtype and contiguity of its arguments; raises KernelError for what a GPU would hang on, ignore
-or be silently wrong at.
+Arrays are NumPy's, and hold what the kernel wrote when the call returns. Unlike a RawKernel, a call checks
+the number, dtype and contiguity of its arguments. It raises KernelError where a GPU would hang or be silently
+wrong.
 """
 
 import ctypes
@@ -21,16 +21,11 @@ from pathlib import Path
 import numpy as np
 
 HEADER = Path(__file__).with_name("cuda_cpu.h")
-# of the threads' turns; numbers from 2 on are seeds of random orders
-ORDERS = (
-    "ascending",
-    "descending",
-    2,
-    3,
-)
+ORDERS = ("ascending", "descending", 2, 3)  # of the threads' turns; a number from 2 on seeds a random order
 CHECKS = "bounds,alignment,null,shift-exponent,signed-integer-overflow,integer-divide-by-zero"
 COMPILER = shutil.which(os.environ.get("CXX", "g++"))
-FLAGS = "-O1 -std=c++17 -w -fPIC -fno-strict-aliasing -fno-gnu-unique -U_FORTIFY_SOURCE -D__CUDACC__ -D__CUDA_ARCH__=900".split()
+FLAGS = "-O1 -std=c++17 -w -fPIC -fno-strict-aliasing -fno-gnu-unique -U_FORTIFY_SOURCE".split()
+FLAGS += ["-D__CUDACC__", "-D__CUDA_ARCH__=900"]
 MAX_SHARED = 227 * 1024  # bytes a block may have on a card of compute capability 9.0, when asked for
 
 
@@ -39,10 +34,7 @@ class KernelError(RuntimeError):
 
 
 def compile(source, order="ascending", options=()):
-    """The Module of CUDA C source; of NVRTC's options the -D ones count.
-
-    KernelError shows the compiler's message.
-    """
+    """The Module of CUDA C source; of NVRTC's options only -D counts. KernelError if it does not compile."""
     defines = tuple(option for option in options if option.startswith("-D"))
     return Module(*_library(source, defines), order)
 
@@ -64,10 +56,8 @@ class Kernel:
         signature = library[f"emulator_signature_{name}"]
         signature.restype = ctypes.c_char_p
         self.launch = library[f"emulator_launch_{name}"]
-        self.launch.restype, self.launch.argtypes = (
-            ctypes.c_char_p,
-            [ctypes.c_void_p] * 2 + [ctypes.c_size_t, ctypes.c_uint64],
-        )
+        self.launch.restype = ctypes.c_char_p
+        self.launch.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint64]
         text = signature().decode()
         self.parameters = [text[i : i + 2] for i in range(0, len(text), 2)]
         self.library, self.name, self.order = library, name, order
@@ -75,10 +65,8 @@ class Kernel:
     def __call__(self, grid, block, args, *, shared_mem=0):
         shape = self._shape(grid, block)
         if shared_mem > min(self.max_dynamic_shared_size_bytes, MAX_SHARED):
-            raise KernelError(
-                f"{self.name}: {shared_mem} bytes of shared memory; max_dynamic_shared_size_bytes allows "
-                "fewer"
-            )
+            too_much = f"{shared_mem} bytes of shared memory; max_dynamic_shared_size_bytes allows fewer"
+            raise KernelError(f"{self.name}: {too_much}")
         if len(args) != len(self.parameters):
             raise KernelError(f"{self.name} takes {len(self.parameters)} arguments, not {len(args)}")
         for position, (value, parameter) in enumerate(zip(args, self.parameters, strict=True)):
@@ -97,39 +85,36 @@ class Kernel:
     def _shape(self, grid, block):
         """grid and block as six numbers, refused where CUDA refuses them."""
         grid, block = ((*numbers, 1, 1)[:3] for numbers in (grid, block))
-        fits = all(
-            1 <= n <= limit
-            for n, limit in zip(grid + block, (2**31 - 1, 65535, 65535, 1024, 1024, 64), strict=True)
-        )
+        limits = (2**31 - 1, 65535, 65535, 1024, 1024, 64)
+        fits = all(1 <= n <= limit for n, limit in zip(grid + block, limits, strict=True))
         if not fits or np.prod(block) > 1024:
             raise KernelError(f"{self.name}: CUDA has no grid {grid} of blocks {block}")
         return (ctypes.c_uint * 6)(*grid, *block)
 
 
 def _check(what, value, parameter):
-    """Raise KernelError unless a value fits its parameter: S or P (p: const), then the letter of the dtype
-    (V: any).
+    """Raise KernelError unless a value fits its parameter.
+
+    A parameter is two letters: S for a scalar or P for a pointer (p: to const), then the dtype's (V: any).
     """
     kind, letter = parameter
+    is_pointer = kind in "Pp"
     if not isinstance(value, (np.ndarray, np.generic)):
-        raise KernelError(
-            f"{what} is a {type(value).__name__}; pass an array or a NumPy scalar, whose size is known"
-        )
-    if kind in "Pp" and isinstance(value, np.uintp) and value == 0:
+        found = type(value).__name__
+        raise KernelError(f"{what} is a {found}; pass an array or a NumPy scalar, whose size is known")
+    if is_pointer and isinstance(value, np.uintp) and value == 0:
         return  # a null pointer
-    if isinstance(value, np.ndarray) != (kind in "Pp"):
-        raise KernelError(
-            f"{what} should be {'an array' if kind in 'Pp' else 'a NumPy scalar'}, not {value!r}"
-        )
+    if isinstance(value, np.ndarray) != is_pointer:
+        expected = "an array" if is_pointer else "a NumPy scalar"
+        raise KernelError(f"{what} should be {expected}, not {value!r}")
     if letter != "V" and value.dtype != np.dtype(letter):
         raise KernelError(f"{what} is {value.dtype}, the kernel takes {np.dtype(letter)}")
-    if kind in "Pp" and not value.flags.c_contiguous:
+    if is_pointer and not value.flags.c_contiguous:
         raise KernelError(f"{what} is not contiguous")
 
 
 class _OnDevice:
-    """Arrays copied to memory of their own, each ending where nothing may be touched, and copied back
-    afterwards.
+    """Arrays copied to memory between forbidden addresses, and copied back afterwards.
 
     Arrays that share memory share it there as well.
     """
@@ -148,7 +133,7 @@ class _OnDevice:
     def __enter__(self):
         for span in self.spans:
             first, last = span
-            # as far aligned as vectors of four need it
+            # aligned to 16 bytes, as vectors of four floats must be
             start = self.map(last - first) - (last - first + 15) // 16 * 16
             ctypes.memmove(start, first, last - first)
             span.append(start)
@@ -162,7 +147,7 @@ class _OnDevice:
         return ctypes.c_void_p(0)  # empty
 
     def overrun(self):
-        """A message if bytes close to an array were written, too close to be forbidden."""
+        """A message if bytes just beside an array were written, where addresses are not forbidden."""
         for first, last, start in self.spans:
             size = last - first
             before = -(size + -size % 16) % 4096  # within the array's pages
@@ -179,14 +164,11 @@ class _OnDevice:
 
 @functools.cache
 def _library(source, defines):
-    """The compiled source as a ctypes library, from the cache if it was compiled before, and its kernels'
-    names.
-    """
+    """(library, names): the compiled source, from the cache on disk if it is there, and its kernels."""
     names = _kernel_names(source, defines)
     text = _translate(source, names)
-    key = hashlib.sha256(
-        "\0".join([HEADER.read_text(), text, COMPILER, *FLAGS, *defines]).encode()
-    ).hexdigest()[:20]
+    everything = "\0".join([HEADER.read_text(), text, COMPILER, *FLAGS, *defines])
+    key = hashlib.sha256(everything.encode()).hexdigest()[:20]
     folder = Path(tempfile.gettempdir()) / f"tinygpt-kernels-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     path = folder / f"{key}.so"
@@ -202,16 +184,14 @@ def _kernel_names(source, defines):
 
 
 def _translate(source, names):
-    """The C++ of a CUDA source: in a nameless namespace, so that shared arrays of templates get no linkage of
-    their own.
-    """
-    source = re.sub(
-        r"extern\s+__shared__\s+([^;\[]*?)(\w+)\s*\[\s*\]\s*;",
-        lambda m: "{0} *{1} = ({0} *)emulator::dynamic_shared;".format(
-            re.sub(r"(__align__|alignas)\s*\(.*?\)", "", m[1]), m[2]
-        ),
-        source,
-    )
+    """The C++ of a CUDA source, in a nameless namespace: shared arrays of templates then stay local to it."""
+
+    def dynamic_shared(declaration):
+        """`extern __shared__ float part[];` becomes a pointer to the launch's shared memory."""
+        kind = re.sub(r"(__align__|alignas)\s*\(.*?\)", "", declaration[1])
+        return f"{kind} *{declaration[2]} = ({kind} *)emulator::dynamic_shared;"
+
+    source = re.sub(r"extern\s+__shared__\s+([^;\[]*?)(\w+)\s*\[\s*\]\s*;", dynamic_shared, source)
     launchers = "\n".join(f"EMULATED({name})" for name in sorted(names))
     return f'#include "{HEADER}"\nnamespace {{\n#line 1\n{source}\n}}\n{launchers}\n'
 
@@ -219,16 +199,15 @@ def _translate(source, names):
 def _build(text, defines, path):
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / "kernels"
-        # -fsanitize when compiling but not when linking: the checks call cuda_cpu.h instead of a library
+        # -fsanitize is for compiling only: the checks call cuda_cpu.h, so no library is linked for them.
         _run(*FLAGS, f"-fsanitize={CHECKS}", *defines, "-c", "-o", made.with_suffix(".o"), "-", input=text)
         _run("-shared", "-o", made.with_suffix(".so"), made.with_suffix(".o"), language="none")
         made.with_suffix(".so").replace(path)
 
 
 def _run(*arguments, input=None, language="c++"):
-    result = subprocess.run(
-        [COMPILER, "-x", language, *map(str, arguments)], input=input, capture_output=True, text=True
-    )
+    command = [COMPILER, "-x", language, *map(str, arguments)]
+    result = subprocess.run(command, input=input, capture_output=True, text=True)
     if result.returncode:
         raise KernelError(f"{Path(COMPILER).name} refused the source:\n{result.stderr}")
     return result.stdout

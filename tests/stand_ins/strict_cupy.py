@@ -1,9 +1,9 @@
-"""A stand-in for the module `cupy` where there is no GPU: NumPy's numbers behind CuPy's manners.
+"""A stand-in for the module `cupy` where there is no GPU: CuPy's rules, with NumPy's arithmetic.
 
-It refuses what CuPy refuses or what would be slow or wrong there: mixing with NumPy arrays, NumPy functions
+It refuses what CuPy refuses, or what would be slow or wrong there: mixing with NumPy arrays, NumPy functions
 on device arrays, names outside NAMES, float64 results while `float32_only`. It counts what makes the host
-wait for the device. Kernels run in the emulator, and cuBLAS's products on the addresses and strides that they
-are given.
+wait for the device. Kernels run in the emulator. Products of cuBLAS work on the addresses and strides that
+they are given.
 """
 
 import contextlib
@@ -129,20 +129,29 @@ class ndarray:
         return bool(self._host)
 
 
+def _operator(method):
+    """The operator of this name, such as __add__ or __iadd__."""
+
+    def apply(self, other):
+        result = _call(method, getattr(self._host, method), (other,), {})
+        return self if method.startswith("__i") else result
+
+    return apply
+
+
+def _unary_operator(method):
+    return lambda self: _wrap(getattr(self._host, method)())
+
+
 def _give_operators():
     for name in "add sub mul truediv pow matmul and or xor eq ne lt le gt ge".split():
         for prefix in ("", "r", "i"):
             method = f"__{prefix}{name}__"
             if not hasattr(np.ndarray, method) or method == "__imatmul__":  # CuPy has no a @= b
                 continue
-
-            def apply(self, other, method=method, in_place=prefix == "i"):
-                result = _call(method, getattr(self._host, method), (other,), {})
-                return self if in_place else result
-
-            setattr(ndarray, method, apply)
-    for name in ("__neg__", "__abs__", "__invert__"):
-        setattr(ndarray, name, lambda self, name=name: _wrap(getattr(self._host, name)()))
+            setattr(ndarray, method, _operator(method))
+    for method in ("__neg__", "__abs__", "__invert__"):
+        setattr(ndarray, method, _unary_operator(method))
 
 
 _give_operators()
@@ -170,23 +179,29 @@ launches = []  # the kernels that ran and the products that were asked for, in o
 
 
 def gemm_strided_batched_ex(
-    handle, op_a, op_b, m, n, k, alpha, a, a_type, lda, stride_a, b, b_type, ldb, stride_b, beta, c, c_type, ldc, stride_c,
-    count, compute_type, algorithm,
+    handle, op_a, op_b, m, n, k, alpha, a, a_type, lda, stride_a, b, b_type, ldb, stride_b,
+    beta, c, c_type, ldc, stride_c, count, compute_type, algorithm,
 ):  # fmt: skip
-    """cublasGemmStridedBatchedEx on host addresses: C = alpha op(A) op(B) + beta C, every matrix stored by
-    columns.
+    """cublasGemmStridedBatchedEx on host addresses: C = alpha op(A) op(B) + beta C.
+
+    Every matrix is stored by columns.
     """
     launches.append("gemm")
     assert (a_type, b_type, c_type) == (0, 0, 0) and compute_type in (68, 75, 77)
     alpha, beta = (ctypes.c_float.from_address(address).value for address in (alpha, beta))
     for i in range(count):
-        A, B = (
-            _columns(a, i * stride_a, k if op_a else m, m if op_a else k, lda),
-            _columns(b, i * stride_b, *((n, k) if op_b else (k, n)), ldb),
-        )
+        A = _operand(op_a, a, i * stride_a, m, k, lda)
+        B = _operand(op_b, b, i * stride_b, k, n, ldb)
         C = _columns(c, i * stride_c, m, n, ldc)
-        result = alpha * (A.T if op_a else A) @ (B.T if op_b else B)
+        result = alpha * A @ B
         C[...] = result + beta * C if beta else result  # with beta = 0, C may hold anything before
+
+
+def _operand(transposed, address, offset, rows, columns, leading):
+    """op(A) of shape (rows, columns): the stored matrix, or its transpose."""
+    if transposed:
+        return _columns(address, offset, columns, rows, leading).T
+    return _columns(address, offset, rows, columns, leading)
 
 
 def _columns(address, offset, rows, columns, leading):
@@ -198,26 +213,10 @@ def _columns(address, offset, rows, columns, leading):
 
 
 def gemm_ex(
-    handle,
-    op_a,
-    op_b,
-    m,
-    n,
-    k,
-    alpha,
-    a,
-    a_type,
-    lda,
-    b,
-    b_type,
-    ldb,
-    beta,
-    c,
-    c_type,
-    ldc,
-    compute_type,
-    algorithm,
-):
+    handle, op_a, op_b, m, n, k, alpha, a, a_type, lda, b, b_type, ldb, beta, c, c_type, ldc,
+    compute_type, algorithm,
+):  # fmt: skip
+    """cublasGemmEx: a batch of one."""
     a, b, c = (a, a_type, lda, 0), (b, b_type, ldb, 0), (c, c_type, ldc, 0)
     gemm_strided_batched_ex(handle, op_a, op_b, m, n, k, alpha, *a, *b, beta, *c, 1, compute_type, algorithm)
 
@@ -229,20 +228,32 @@ def cublas():
     return module
 
 
+def _function(name):
+    """NumPy's function of this name, on device arrays."""
+    return lambda *args, **kwargs: _call(name, getattr(np, name), args, kwargs)
+
+
+def _add_at(a, index, values):
+    np.add.at(a._host, _unwrap(index, "add.at"), _unwrap(values, "add.at"))
+
+
+def _asnumpy(array):
+    return array.get() if isinstance(array, ndarray) else np.asarray(array)
+
+
+def _asarray(a, dtype=None):
+    host = a._host if isinstance(a, ndarray) else a
+    return ndarray(np.array(host, dtype=dtype))
+
+
 def module():
     """The stand-in, to be put into sys.modules as "cupy"."""
     cupy = types.ModuleType("cupy")
     for name in NAMES:
-        function = getattr(np, name)
-        setattr(cupy, name, lambda *args, _f=function, _n=name, **kwargs: _call(_n, _f, args, kwargs))
-    cupy.add.at = lambda a, index, values: np.add.at(
-        a._host, _unwrap(index, "add.at"), _unwrap(values, "add.at")
-    )
+        setattr(cupy, name, _function(name))
+    cupy.add.at = _add_at
     cupy.ndarray, cupy.inf, cupy.float32, cupy.int32 = ndarray, np.inf, np.float32, np.int32
-    cupy.asnumpy = lambda array: array.get() if isinstance(array, ndarray) else np.asarray(array)
-    cupy.asarray = lambda a, dtype=None: ndarray(
-        np.array(a._host if isinstance(a, ndarray) else a, dtype=dtype)
-    )
+    cupy.asnumpy, cupy.asarray = _asnumpy, _asarray
     device = types.SimpleNamespace(get_cublas_handle=lambda: 0)
     runtime = types.SimpleNamespace(memGetInfo=lambda: (MEMORY, MEMORY), getDeviceCount=lambda: 1)
     cupy.cuda = types.SimpleNamespace(
@@ -257,17 +268,11 @@ def module():
 @contextlib.contextmanager
 def installed():
     """The stand-in as the module `cupy`."""
-    names = (
-        "cupy",
-        "cupy_backends",
-        "cupy_backends.cuda",
-        "cupy_backends.cuda.libs",
-        "cupy_backends.cuda.libs.cublas",
-    )
+    libs = types.ModuleType("cupy_backends.cuda.libs")
+    libs.cublas = cublas()
+    cupy = module()
+    packages = [types.ModuleType(name) for name in ("cupy_backends", "cupy_backends.cuda")]
     with pytest.MonkeyPatch.context() as patch:
-        for name in names[1:-1]:
-            patch.setitem(sys.modules, name, types.ModuleType(name))
-        patch.setitem(sys.modules, names[-1], cublas())
-        sys.modules[names[-2]].cublas = sys.modules[names[-1]]
-        patch.setitem(sys.modules, "cupy", cupy := module())
+        for each in (cupy, *packages, libs, libs.cublas):
+            patch.setitem(sys.modules, each.__name__, each)
         yield cupy

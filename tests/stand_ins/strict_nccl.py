@@ -1,4 +1,4 @@
-"""A stand-in for `cupyx.distributed` where there is no GPU: NCCL's manners, with MPI adding up behind them."""
+"""A stand-in for `cupyx.distributed` where there is no GPU: NCCL's rules, with MPI's sums."""
 
 import contextlib
 import sys
@@ -12,7 +12,7 @@ calls = []  # in order, such as "all_reduce 17"
 
 
 class Communicator:
-    """cupyx.distributed.NCCLBackend, as far as it is used."""
+    """The part of cupyx.distributed.NCCLBackend that the program uses."""
 
     def all_reduce(self, in_array, out_array, op="sum", stream=None):
         if op != "sum":

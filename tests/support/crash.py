@@ -1,7 +1,7 @@
-"""Kill a training process wherever it can be killed, fill the disk under it, and see what is left.
+"""Kill a training process at any point, fill the disk under it, and see what is left.
 
-A process of its own trains and SIGKILL really kills it. It is forked from a server that has imported
-everything and has no threads, so that none waits for imports or inherits a lock that is held.
+Training runs in a process of its own, and SIGKILL really kills it. That process is forked from a server that
+has imported everything and has no threads: so it need not wait for imports, and inherits no lock.
 """
 
 import builtins
@@ -19,40 +19,42 @@ import time
 import traceback
 from unittest import mock
 
-from tests.support.runs import TINY, result, train_here
+from tests.support.runs import TINY, outcome, train_here
 from tinygpt import cli
 from tinygpt.run import checkpoint
 
-OPERATIONS = (
-    "open fsync close mkdir rename replace unlink rmdir listdir scandir chmod truncate ftruncate".split()
-)
+OPERATIONS = [
+    "open", "fsync", "close", "mkdir", "rename", "replace", "unlink", "rmdir", "listdir", "scandir",
+    "chmod", "truncate", "ftruncate",
+]  # fmt: skip
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["tests.support.crash"])
 NEED_SPACE = {"open", "write", "fsync", "flush", "mkdir", "rename", "replace", "truncate", "save_file"}
 
 
 class Faults:
-    """Counts the operations on files that a process does, and at number `at` kills it or finds the disk full
-    from then on.
+    """Counts a process's operations on files, and makes number `at` fail.
+
+    mode "kill": the process is killed there. mode "full": from there on the disk is full.
     """
 
     def __init__(self, at, mode):
         self.at, self.mode, self.count = at, mode, 0
 
-    def reach(self, name, half_way=lambda: None):
-        """Called before each operation; half_way() does half of it, as a process killed in the middle would
-        have.
-        """
+    def reach(self, name, do_half=None):
+        """Called before each operation. do_half() leaves it half done, as if the fault came in the middle."""
         self.count += 1
-        if self.mode == "kill" and self.count == self.at:
-            half_way()
+        killed = self.mode == "kill" and self.count == self.at
+        full = self.mode == "full" and self.count >= self.at and name in NEED_SPACE
+        if do_half and (killed or full):
+            do_half()
+        if killed:
             os.kill(os.getpid(), signal.SIGKILL)
-        if self.mode == "full" and self.count >= self.at and name in NEED_SPACE:
-            half_way()
+        if full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def install(self):
-        """For the rest of this process's life."""
+        """Put this into Python's functions, until this process ends."""
         for name in OPERATIONS:
             setattr(os, name, self._counted(name, getattr(os, name)))
         builtins.open = io.open = self._open(io.open)
@@ -76,16 +78,16 @@ class Faults:
         return opened
 
     def _save_file(self, function):
-        """The library writes in a language of its own: before, in the middle and after are what can be told
-        apart.
-        """
+        """The library writes outside of Python: faults come before it, or when half of the file is there."""
 
         def saved(arrays, path, metadata=None):
+            def keep_part():
+                with open(path, "r+b") as file:
+                    file.truncate(100)
+
             self.reach("save_file")
             function(arrays, path, metadata)
-            self.reach(
-                "save_file", lambda: os.ftruncate(half := os.open(path, os.O_WRONLY), 100) or os.close(half)
-            )
+            self.reach("save_file", keep_part)
 
         return saved
 
@@ -106,7 +108,11 @@ class File:
         self.file.close()
 
     def write(self, data):
-        self.faults.reach("write", lambda: (self.file.write(data[: len(data) // 2]), self.file.flush()))
+        def write_half():
+            self.file.write(data[: len(data) // 2])
+            self.file.flush()
+
+        self.faults.reach("write", write_half)
         return self.file.write(data)
 
 
@@ -134,7 +140,7 @@ def _train(output, settings, prepare):
     finally:
         with contextlib.suppress(Exception):
             sys.stderr.flush()
-        os._exit(code)  # without what multiprocessing does at the end, which is no part of training
+        os._exit(code)  # at once: what multiprocessing does at its end is not part of training
 
 
 def exit_code(process):
@@ -151,7 +157,7 @@ class Reference:
         self.folder = folder / "reference"
         with mock.patch.object(checkpoint, "keep_only", lambda *arguments: None):
             train_here(**self.settings, out=self.folder)
-        self.files, self.numbers = result(self.folder)
+        self.files, self.numbers = outcome(self.folder)
         self.hashes = {
             checkpoint.step_of(path): arrays_hash(path) for path in self.folder.glob("ckpt/step_*")
         }
@@ -163,10 +169,8 @@ class Reference:
         return saved.state["step"]
 
     def check_finished(self, folder):
-        """A run that came to its end has the same weights, moments, losses and samples, and nothing half
-        done.
-        """
-        files, numbers = result(folder)
+        """A finished run has the same weights, moments, losses and samples, and nothing half done."""
+        files, numbers = outcome(folder)
         known = {number[:2] for number in self.numbers}  # a run that stopped had looked at its last loss too
         assert [number for number in numbers if number[:2] in known] == self.numbers
         assert files == {name: self.files[name] for name in files} and len(files) > 2
@@ -175,9 +179,9 @@ class Reference:
 
 
 def arrays_hash(folder):
-    return hashlib.sha256(
-        b"".join((folder / f"{name}.safetensors").read_bytes() for name in ("model", "optim"))
-    ).hexdigest()
+    """One hash of the weights and moments in a checkpoint."""
+    content = (folder / "model.safetensors").read_bytes() + (folder / "optim.safetensors").read_bytes()
+    return hashlib.sha256(content).hexdigest()
 
 
 def random_kills(work, data, number, max_steps=300, seed=0):
@@ -201,11 +205,11 @@ def random_kills(work, data, number, max_steps=300, seed=0):
             if list(folder.glob("ckpt/step_*")):
                 kills += 1
                 before, newest = newest, whole.check_newest(folder)
-                # on a slow machine it takes longer to come forward
+                # On a slow machine it takes longer to get to a new checkpoint.
                 longest = 0.2 if newest > before else 1.2 * longest
                 settings = dict(resume=folder)
             else:
-                # killed before anything was worth keeping
+                # It was killed before its first checkpoint.
                 settings = dict(whole.settings, out=folder, overwrite=True)
                 longest *= 1.2
         whole.check_finished(folder)
@@ -214,11 +218,9 @@ def random_kills(work, data, number, max_steps=300, seed=0):
 
 
 def every_operation(work, data, mode, stride=1):
-    """Let the fault happen at each operation on files of a run that resumes, logs, samples, saves twice and
-    prunes.
+    """Make each operation on files fail in turn: the run resumes, logs, samples, saves twice and prunes.
 
-    mode: "kill", or "full" for a disk without space from that operation on. stride leaves some out. Returns
-    how many.
+    mode: see Faults. stride: try every n-th operation only. Returns how many were tried.
     """
     whole = Reference(work, data)
     folder, base, tried = work / "run", work / "base", 0
@@ -226,9 +228,8 @@ def every_operation(work, data, mode, stride=1):
     for at in range(1, 10_000, stride):
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(base, folder)
-        code = exit_code(
-            start(work / "output.txt", dict(resume=folder, stop_after=15), Faults(at, mode).install)
-        )
+        settings = dict(resume=folder, stop_after=15)
+        code = exit_code(start(work / "output.txt", settings, Faults(at, mode).install))
         printed = (work / "output.txt").read_text()
         step = whole.check_newest(folder)
         if code == 0:

@@ -10,24 +10,26 @@ import re
 import shutil
 import signal
 import tracemalloc
+from functools import partial
 
 from autograd import AdamW
 from tests.support.texts import english
 from tinygpt import config
 from tinygpt.config import TrainConfig, UserError
 from tinygpt.model import GPT
-from tinygpt.run import checkpoint, resume
+from tinygpt.run import checkpoint, files, resume
 from tinygpt.run.checkpoint import FILES
-from tinygpt.text.tokenizer import BPETokenizer, CharTokenizer, load_tokenizer
+from tinygpt.text.tokenizer import BPETokenizer, CharTokenizer
+from tinygpt.text.tokenizer_file import load_tokenizer, to_json
 
-SLACK = (
-    1_000_000  # bytes that may be allocated beyond twice a file's size, all of the objects in Python included
-)
-TOML_SLACK = 20_000_000  # tomllib takes 130 bytes for each digit of an endless number; read_toml takes no more than 100 kB
+# Bytes that may be allocated beyond twice a file's size, Python's own objects included. TOML may take more:
+# tomllib needs 130 bytes for each digit of an endless number, and read_toml reads up to 100 kB.
+SLACK, TOML_SLACK = 1_000_000, 20_000_000
 SECONDS = 5  # for any one file
 STRANGE = [
-    "null", "true", "-1", "0", "1e999", "NaN", "1" * 400, "9" * 5000, '""', '"../../../etc/passwd"', '"/etc/passwd"', "[]", "{}",
-    '"\\ud800"', "[" * 3000, "[" * 100_000, '{"a":' * 20_000, "3.5", str(2**40), str(2**63), '"F64"', '"\\u0000"',
+    "null", "true", "-1", "0", "1e999", "NaN", "1" * 400, "9" * 5000, '""', '"../../../etc/passwd"',
+    '"/etc/passwd"', "[]", "{}", '"\\ud800"', "[" * 3000, "[" * 100_000, '{"a":' * 20_000, "3.5",
+    str(2**40), str(2**63), '"F64"', '"\\u0000"',
 ]  # fmt: skip
 
 
@@ -36,19 +38,17 @@ def mutate(content, choice):
     original = content
     while content == original:
         for _ in range(choice.randint(1, 3)):
-            content = choice.choice([flip, cut, insert, drop, repeat, swap, number, value, value, header])(
-                content, choice
-            )
+            mutation = choice.choice([flip, cut, insert, drop, repeat, swap, number, value, value, header])
+            content = mutation(content, choice)
     return content
 
 
 def flip(content, choice):
-    position = choice.randrange(len(content)) if content else 0
-    return (
-        content[:position] + bytes([content[position] ^ 1 << choice.randrange(8)]) + content[position + 1 :]
-        if content
-        else b"?"
-    )
+    if not content:
+        return b"?"
+    position = choice.randrange(len(content))
+    flipped = content[position] ^ 1 << choice.randrange(8)
+    return content[:position] + bytes([flipped]) + content[position + 1 :]
 
 
 def cut(content, choice):
@@ -78,19 +78,14 @@ def swap(content, choice):
 
 def number(content, choice):
     """Another number in the place of one."""
-    return _replace(
-        rb"-?\d+(\.\d+)?",
-        content,
-        choice,
-        choice.choice(["0", "-1", "1", "7", "1000000000", "1e30", str(2**64), "9" * 5000]),
-    )
+    new = choice.choice(["0", "-1", "1", "7", "1000000000", "1e30", str(2**64), "9" * 5000])
+    return _replace(rb"-?\d+(\.\d+)?", content, choice, new)
 
 
 def value(content, choice):
     """Something strange in the place of a JSON value."""
-    return _replace(
-        rb'(?<=[:\[,=]) *("[^"]*"|-?\d+|\[[^\]]*\]|true|false|null)', content, choice, choice.choice(STRANGE)
-    )
+    pattern = rb'(?<=[:\[,=]) *("[^"]*"|-?\d+|\[[^\]]*\]|true|false|null)'
+    return _replace(pattern, content, choice, choice.choice(STRANGE))
 
 
 def _replace(pattern, content, choice, new):
@@ -103,15 +98,10 @@ def _replace(pattern, content, choice, new):
 
 def header(content, choice):
     """Another length of the safetensors header, or the first bytes of a pickle, a zip file, a .npy file."""
-    start = choice.choice(
-        [
-            choice.randbytes(8),
-            (2**63).to_bytes(8, "little"),
-            (len(content)).to_bytes(8, "little"),
-            b"\x80\x04\x95\x10\0\0\0\0",
-        ]
-        + [b"PK\3\4\0\0\0\0", b"\x93NUMPY\1\0", bytes(8), choice.randrange(200).to_bytes(8, "little")]
-    )
+    lengths = [choice.randrange(200), len(content), 2**63]
+    starts = [choice.randbytes(8), *(length.to_bytes(8, "little") for length in lengths)]
+    starts += [b"\x80\x04\x95\x10\0\0\0\0", b"PK\3\4\0\0\0\0", b"\x93NUMPY\1\0", bytes(8)]
+    start = choice.choice(starts)
     return start + content[8:]
 
 
@@ -124,12 +114,16 @@ def _too_slow(*args):
 
 
 def refused(loader, path, must=True, names=(), slack=SLACK):
-    """Call a loader on a broken file: True if it was refused, naming the file. must: nothing else is right."""
+    """Call a loader on a broken file: True if it was refused with an error that names the file.
+
+    must: any other result fails the test. names: what else the error may name. The loader may take neither
+    more than SECONDS nor more memory than twice the file's size and `slack` bytes.
+    """
     signal.signal(signal.SIGALRM, _too_slow)
     signal.alarm(SECONDS)
     if tracemalloc.is_tracing():
         tracemalloc.reset_peak()
-    before, limit = tracemalloc.get_traced_memory()[0], 2 * path.stat().st_size + slack
+    before = tracemalloc.get_traced_memory()[0]
     try:
         loader()
     except UserError as error:
@@ -138,10 +132,8 @@ def refused(loader, path, must=True, names=(), slack=SLACK):
         return True
     finally:
         signal.alarm(0)
-        taken = tracemalloc.get_traced_memory()[1] - before
-        assert taken < limit, (
-            f"{taken:,} bytes for a file of {path.stat().st_size:,}: {path.read_bytes()[:200]}"
-        )
+        taken, size = tracemalloc.get_traced_memory()[1] - before, path.stat().st_size
+        assert taken < 2 * size + slack, f"{taken:,} bytes for a file of {size:,}: {path.read_bytes()[:200]}"
     assert not must, f"{path.name} was taken: {path.read_bytes()[:2000]}"
     return False
 
@@ -165,9 +157,9 @@ def small_checkpoint(folder):
 
 
 def reseal(folder):
-    """Make the hashes fit the files again, as whoever wants to do harm would."""
+    """Make the hashes fit the files again, as an attacker would."""
     state = json.loads((folder / "state.json").read_text())
-    hashes = {name: checkpoint._sha256(folder / name) for name in FILES}
+    hashes = {name: files.sha256_of_file(folder / name) for name in FILES}
     (folder / "state.json").write_text(checkpoint.seal(state | {"sha256": hashes}))
 
 
@@ -181,8 +173,9 @@ def load_everything(folder):
 
 
 class Fuzz:
-    """Campaigns against one small checkpoint in a folder of its own; most return (files tried, files
-    refused).
+    """Campaigns against one small checkpoint in a folder of its own.
+
+    Most return (files tried, files refused).
     """
 
     def __init__(self, work, seed=0):
@@ -191,7 +184,7 @@ class Fuzz:
         shutil.copytree(self.folder, self.pristine)
         self.saved = checkpoint.load(self.folder)
         self.choice = random.Random(seed)
-        load_everything(self.folder)  # once, for what is allocated the first time only
+        load_everything(self.folder)  # once before any measurement: the first time allocates more
 
     def __enter__(self):
         tracemalloc.start()
@@ -214,7 +207,7 @@ class Fuzz:
         Returns how many.
         """
         tried = 0
-        tracemalloc.stop()  # it takes most of the time, and there is nothing to find that `damaged` does not
+        tracemalloc.stop()  # it would take most of the time, and `damaged` finds the same
         for name in (*FILES, "state.json"):
             content = (self.pristine / name).read_bytes()
             for bit in range(tried % stride, 8 * len(content), stride):
@@ -233,7 +226,7 @@ class Fuzz:
         return number, sum(refused(lambda: checkpoint.load(self.folder), path) for path in files)
 
     def forged(self, number):
-        """The same with the hashes made to fit: what is then not wrong by itself may be taken."""
+        """The same with hashes that fit; then a file that is not wrong by itself may be accepted."""
         count = 0
         for path in self._broken(number, [*FILES, "state.json"]):
             if path.name == "state.json":
@@ -249,36 +242,35 @@ class Fuzz:
             state = json.loads(path.read_bytes())
             path.write_text(checkpoint.seal(state))
         except (ValueError, RecursionError, AttributeError, OverflowError):
-            pass  # not JSON any more; it stays as it is
+            pass  # it is no JSON any more, and stays as it is
 
     def arrays(self, number):
-        """A safetensors file alone, as from somebody else, without hashes."""
+        """A safetensors file alone, without hashes."""
         shapes = {name: p.shape for name, p in self.saved.model().named_parameters()}
+
+        def read(path):
+            return list(checkpoint.read_arrays(path, shapes))
+
         files = self._broken(number, ["model.safetensors"])
-        return number, sum(
-            refused(lambda path=path: list(checkpoint.read_arrays(path, shapes)), path, must=False)
-            for path in files
-        )
+        return number, sum(refused(partial(read, path), path, must=False) for path in files)
 
     def tokenizers(self, number):
         """tokenizer.json alone."""
-        (self.pristine / "bpe.json").write_text(BPETokenizer.learn(english()[:5000], 270).to_json())
+        (self.pristine / "bpe.json").write_text(to_json(BPETokenizer.learn(english()[:5000], 270)))
         files = self._broken(number, ["tokenizer.json", "bpe.json"])
-        return number, sum(
-            refused(lambda path=path: load_tokenizer(path), path, must=False) for path in files
-        )
+        return number, sum(refused(partial(load_tokenizer, path), path, must=False) for path in files)
 
     def configs(self, number):
         """A TOML file of settings, and config.json alone."""
         toml = self.folder / "config.toml"
         (self.pristine / toml.name).write_text(config.to_toml(TrainConfig(preset="smoke")))
-        # what the settings say may be wrong wherever they come from
-        read = lambda: config.resolve(config.read_toml(toml))
-        count = sum(
-            refused(read, path, must=False, names=[""], slack=TOML_SLACK)
-            for path in self._broken(number // 2, [toml.name])
-        )
+
+        def read():
+            return config.resolve(config.read_toml(toml))
+
+        # A wrong setting is refused by its name; the message need not name the file.
+        rules = dict(must=False, names=[""], slack=TOML_SLACK)
+        count = sum(refused(read, path, **rules) for path in self._broken(number // 2, [toml.name]))
         files = self._broken(number // 2, ["config.json"])
-        return number // 2 * 2, count + sum(
-            refused(self.saved.model_config, path, must=False) for path in files
-        )
+        count += sum(refused(self.saved.model_config, path, must=False) for path in files)
+        return number // 2 * 2, count

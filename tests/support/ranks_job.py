@@ -1,7 +1,7 @@
-"""What test_ranks.py runs on several ranks: `mpiexec -n N python -m mpi4py -m tests.support.ranks_job RESULT
-[DEVICE]`.
+"""What test_ranks.py runs on several ranks.
 
-It writes what rank 0 computed, and every rank's hash of the weights, into the file RESULT (.npz).
+Run it by `mpiexec -n N python -m mpi4py -m tests.support.ranks_job RESULT [DEVICE]`. It writes what rank 0
+computed, and every rank's hash of the weights, into the file RESULT (.npz).
 """
 
 import contextlib
@@ -24,17 +24,18 @@ TEXT = "".join(chr(97 + i * i % 13) for i in range(400))
 
 
 def train(ranks, dtype="float32", device="cpu", threads=1, micro_batch=2, step_rules=contextlib.nullcontext):
-    """Losses, gradient norms, the first gradient and a hash of the final weights of a short run with all that
-    a step has.
+    """A short run with all that a step has.
+
+    Returns its losses, gradient norms, first gradient, and a hash of the final weights.
     """
     dataset = Dataset(TEXT, CharTokenizer(TEXT), 12, ranks)
     config = GPTConfig(vocab_size=13, block_size=12, n_layer=2, n_head=2, n_embd=16, dropout=0.3)
-    model = GPT(config, seed=ranks.rank)  # other weights on each rank, which start_alike() has to put right
+    model = GPT(config, seed=ranks.rank)  # other weights on each rank, until broadcast_weights()
     for p in model.parameters():
         p.data = p.data.astype(dtype)
     optimizer = AdamW(model.to(device).parameter_groups(0.1), lr=1e-2)
     workers = Workers(model, optimizer, threads, micro_batch, ranks)
-    workers.start_alike()
+    workers.broadcast_weights()
     schedule, stream, first = warmup_cosine(1e-2, 5, STEPS, 1e-3), Stream(7), None
     losses, norms = [], []
     for step in range(STEPS):
@@ -73,7 +74,7 @@ def train_on_stand_in(ranks):
     from tests.stand_ins import strict_cupy, strict_nccl
 
     with strict_nccl.installed():
-        ranks.join("cuda")
+        ranks.connect("cuda")
         return train(ranks, device="cuda", step_rules=strict_cupy.no_waiting) | {"calls": strict_nccl.calls}
 
 

@@ -6,14 +6,12 @@ tried = Counter()
 
 
 def count(fault, number=1):
-    """Note that so many faults of a kind were tried, and that everything was as it should be afterwards."""
+    """Note that so many faults of a kind were tried, and that all was as it should be afterwards."""
     tried[fault] += number
 
 
 def table():
-    lines = [
-        "| fault | tried, and survived |",
-        "|---|---|",
-        *(f"| {fault} | {number:,} |" for fault, number in tried.items()),
-    ]
+    """The counts as a table in Markdown."""
+    lines = ["| fault | tried, and survived |", "|---|---|"]
+    lines += [f"| {fault} | {number:,} |" for fault, number in tried.items()]
     return "\n".join(lines)

@@ -2,26 +2,11 @@
 
 import itertools
 
-WHO = [
-    "The miller",
-    "A quiet fox",
-    "My neighbour",
-    "The old clock",
-    "Nobody",
-    "Every child",
-    "The ferry",
-    "Her brother",
-]
+WHO = ["The miller", "A quiet fox", "My neighbour", "The old clock", "Nobody", "Every child"]
+WHO += ["The ferry", "Her brother"]
 DOES = ["counts", "forgets", "follows", "paints", "carries", "breaks", "remembers", "hides"]
-WHAT = [
-    "the river",
-    "a red kite",
-    "seven apples",
-    "the last letter",
-    "his own shadow",
-    "the garden gate",
-    "an echo",
-]
+WHAT = ["the river", "a red kite", "seven apples", "the last letter", "his own shadow"]
+WHAT += ["the garden gate", "an echo"]
 WHEN = ["at noon", "before the rain", "in winter", "without a word", "again and again", "on the way home"]
 
 
@@ -35,3 +20,4 @@ def english():
 CHINESE = (
     "山上有一座小屋，屋里住着一位老人。老人每天早晨去河边打水，晚上点灯读书。\n风来了，雨来了，他都不怕。\n"
 )
+MIXED = CHINESE * 60 + english()[:20_000]

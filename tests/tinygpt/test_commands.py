@@ -1,8 +1,5 @@
-"""`python -m tinygpt` and the handling of texts, as a user meets them: through the command line, in a process
-of its own.
-"""
+"""`python -m tinygpt` and texts as a user meets them: each command in a process of its own."""
 
-import json
 import math
 import os
 import re
@@ -12,38 +9,12 @@ import sys
 import numpy as np
 import pytest
 
-from tests.support.survived import count
-from tests.support.texts import CHINESE, english
-from tests.test_train import ROOT, SMOKE, train
+from tests.support.commands import ROOT, refused, sample, tinygpt, train
+from tests.support.runs import SMOKE, metrics
+from tests.support.texts import CHINESE, MIXED
 from tinygpt import gpt2
 from tinygpt.evaluate import batches
 from tinygpt.text import data
-
-MIXED = CHINESE * 60 + english()[:20_000]
-FRESH = ["--max-steps", "1", "--eval-iters", "1", "--sample-tokens", "0"]
-
-
-def tinygpt(*arguments, stdin=b"", cwd=ROOT, **environment):
-    """Run a command; its output is taken as bytes, so that nothing is hidden by decoding."""
-    command = [sys.executable, "-m", "tinygpt", *map(str, arguments)]
-    return subprocess.run(
-        command, cwd=cwd, input=stdin, capture_output=True, timeout=120, env=os.environ | environment
-    )
-
-
-def sample(*arguments, **options):
-    result = tinygpt("sample", *arguments, **options)
-    assert result.returncode == 0, result.stderr.decode()
-    return result.stdout.decode()
-
-
-def refused(result, message):
-    """One line on stderr with this message, exit code 2, no traceback, nothing on stdout but perhaps notes."""
-    text = result.stderr.decode() if isinstance(result.stderr, bytes) else result.stderr
-    assert result.returncode == 2, text
-    assert message in text and text.startswith("error: ") and text.count("\n") == 1, text
-    count("refused with one line and exit code 2, through the command line")
-    return True
 
 
 @pytest.fixture(scope="module")
@@ -51,20 +22,9 @@ def runs(tmp_path_factory):
     """A run by characters and one by byte-pair encoding, on English and Chinese."""
     folder = tmp_path_factory.mktemp("runs")
     (folder / "mixed.txt").write_text(MIXED, encoding="utf-8")
-    for name, extra in (("char", []), ("bpe", ["--vocab-size", "400"])):
-        flags = [
-            *SMOKE,
-            "--max-steps",
-            "40",
-            "--data",
-            folder / "mixed.txt",
-            "--out",
-            folder / name,
-            "--tokenizer",
-            name,
-            *extra,
-        ]
-        result = train(*flags)
+    longer = SMOKE | dict(max_steps=40, data=folder / "mixed.txt")
+    for name, extra in (("char", {}), ("bpe", dict(vocab_size=400))):
+        result = train(**longer, tokenizer=name, out=folder / name, **extra)
         assert result.returncode == 0, result.stderr
     return folder
 
@@ -73,88 +33,70 @@ def runs(tmp_path_factory):
 
 
 def test_losses_come_in_bits_per_byte(runs):
-    """The two runs saw the same validation text; per byte they are alike although a token means something
-    else in each.
-    """
+    """The two runs saw the same validation text: per byte they are alike, though their tokens differ."""
     for name in ("char", "bpe"):
-        lines = [json.loads(line) for line in (runs / name / "metrics.jsonl").read_text().splitlines()]
-        bits = [line["val_bits_per_byte"] for line in lines if line["event"] == "evaluation"]
+        bits = [line["val_bits_per_byte"] for line in metrics(runs / name, "evaluation")]
         assert 2 < bits[-1] < 0.9 * bits[0] < 6
 
 
 def test_training_with_the_tokenizer_of_another_run(runs, tmp_path):
     folder = next((runs / "bpe" / "ckpt").glob("step_*"))
     for path in (folder, folder / "tokenizer.json"):
-        result = train(
-            *SMOKE, *FRESH, "--data", runs / "mixed.txt", "--tokenizer", path, "--out", tmp_path / path.name
-        )
+        shorter = SMOKE | dict(max_steps=1, eval_iters=1, sample_tokens=0)
+        result = train(**shorter, data=runs / "mixed.txt", tokenizer=path, out=tmp_path / path.name)
         assert result.returncode == 0 and "vocabulary of 400\n" in result.stdout
 
 
 def test_byte_order_mark_and_line_ends(runs, tmp_path):
     """A byte order mark is dropped and CRLF becomes LF: the same data as without them."""
     (tmp_path / "windows.txt").write_bytes(b"\xef\xbb\xbf" + MIXED.replace("\n", "\r\n").encode())
-    result = train(*SMOKE, "--max-steps", "40", "--data", tmp_path / "windows.txt", "--out", tmp_path / "run")
+    result = train(**SMOKE | dict(max_steps=40), data=tmp_path / "windows.txt", out=tmp_path / "run")
     assert result.returncode == 0
-    mine, theirs = (
-        (folder / "metrics.jsonl").read_text().splitlines()[-1]
-        for folder in (tmp_path / "run", runs / "char")
-    )
-    assert json.loads(mine)["val_loss"] == json.loads(theirs)["val_loss"]
+    mine, theirs = (metrics(folder, "evaluation")[-1] for folder in (tmp_path / "run", runs / "char"))
+    assert mine["val_loss"] == theirs["val_loss"]
 
 
 def test_the_preset_for_chinese(tmp_path):
     (tmp_path / "hill.txt").write_text(CHINESE * 40, encoding="utf-8")
-    flags = [
-        "--max-steps",
-        "2",
-        "--eval-iters",
-        "1",
-        "--threads",
-        "1",
-        "--data",
-        tmp_path / "hill.txt",
-        "--out",
-        tmp_path / "run",
-    ]
-    result = train("--preset", "zh", *flags)
+    short = dict(max_steps=2, eval_iters=1, threads=1)
+    result = train(preset="zh", **short, data=tmp_path / "hill.txt", out=tmp_path / "run")
     assert result.returncode == 0 and "preset zh on" in result.stdout, result.stderr
     assert len((tmp_path / "run" / "samples" / "step_000002.txt").read_text(encoding="utf-8")) == 200
 
 
-TEXT_FAULTS = {
-    "missing": (None, [], "cannot read text.txt: No such file or directory; give a text file"),
-    "empty": (b"", [], "text.txt is empty; give a file with text"),
-    "only a byte order mark": (b"\xef\xbb\xbf", [], "text.txt is empty"),
-    "not UTF-8": (b"fine \xe4 bad" * 99, [], "text.txt is not UTF-8 text: byte 5 is 0xe4; convert it first"),
-    "UTF-16": ("text".encode("utf-16") * 99, [], "text.txt is not UTF-8 text: byte 0 is 0xff"),
-    "too short": (b"ab" * 50, [], "too short for a context of 32; the longest possible is 9 (--block-size)"),
-    "too short in tokens": (b"ab" * 400, ["--tokenizer", "bpe"], "too short for a context of 32"),
+TEXT_FAULTS = {  # name -> (content of text.txt, settings, what the error must say)
+    "missing": (None, {}, "cannot read text.txt: No such file or directory; give a text file"),
+    "empty": (b"", {}, "text.txt is empty; give a file with text"),
+    "only a byte order mark": (b"\xef\xbb\xbf", {}, "text.txt is empty"),
+    "not UTF-8": (b"fine \xe4 bad" * 99, {}, "text.txt is not UTF-8 text: byte 5 is 0xe4; convert it first"),
+    "UTF-16": ("text".encode("utf-16") * 99, {}, "text.txt is not UTF-8 text: byte 0 is 0xff"),
+    "too short": (b"ab" * 50, {}, "too short for a context of 32; the longest possible is 9 (--block-size)"),
+    "too short in tokens": (b"ab" * 400, dict(tokenizer="bpe"), "too short for a context of 32"),
     "a surrogate in UTF-8": (
         b"ab" * 99 + b"\xed\xa0\x80",
-        [],
+        {},
         "text.txt is not UTF-8 text: byte 198 is 0xed",
     ),
     "few tokens": (
         b"ab" * 99,
-        ["--tokenizer", "bpe", "--vocab-size", "200"],
+        dict(tokenizer="bpe", vocab_size=200),
         "vocab_size is 200; it must be at least 256",
     ),
     "no such tokenizer": (
         b"ab" * 999,
-        ["--tokenizer", "bep"],
+        dict(tokenizer="bep"),
         "cannot read bep: No such file or directory; a tokenizer is",
     ),
-    "no tokenizer": (b"ab" * 999, ["--tokenizer", "text.txt"], "text.txt cannot be used"),
+    "no tokenizer": (b"ab" * 999, dict(tokenizer="text.txt"), "text.txt cannot be used"),
 }
 
 
 @pytest.mark.parametrize("name", TEXT_FAULTS)
 def test_faults_of_texts(name, tmp_path):
-    content, flags, message = TEXT_FAULTS[name]
+    content, settings, message = TEXT_FAULTS[name]
     if content is not None:
         (tmp_path / "text.txt").write_bytes(content)
-    assert refused(train(*SMOKE, "--data", "text.txt", *flags, cwd=tmp_path), message)
+    refused(train(cwd=tmp_path, **SMOKE, data="text.txt", **settings), message)
     assert not (tmp_path / "runs").exists()
 
 
@@ -163,10 +105,9 @@ def test_a_character_that_the_given_tokenizer_does_not_know(runs, tmp_path):
     text = MIXED[:-5] + "\u20ac" + MIXED[-5:]
     (tmp_path / "text.txt").write_text(text, encoding="utf-8")
     tokenizer = next((runs / "char" / "ckpt").glob("step_*"))
-    result = train(*SMOKE, "--data", "text.txt", "--tokenizer", tokenizer, cwd=tmp_path)
-    assert refused(
-        result, f"character '\u20ac' at position {len(MIXED) - 5} is not in this model's vocabulary"
-    )
+    result = train(cwd=tmp_path, **SMOKE, data="text.txt", tokenizer=tokenizer)
+    place = len(MIXED) - 5
+    refused(result, f"character '\u20ac' at position {place} is not in this model's vocabulary")
 
 
 # --- sampling -------------------------------------------------------------------------------------
@@ -205,10 +146,8 @@ def test_several_samples(runs):
 def test_stopping(runs):
     whole = sample(runs / "bpe", "--tokens", 80)
     stop = whole[30:33]
-    assert (
-        sample(runs / "bpe", "--tokens", 80, "--stop", "never there", "--stop", stop)
-        == whole[: whole.index(stop)] + "\n"
-    )
+    stopped = sample(runs / "bpe", "--tokens", 80, "--stop", "never there", "--stop", stop)
+    assert stopped == whole[: whole.index(stop)] + "\n"
     three = sample(runs / "bpe", "--tokens", 80, "--samples", 3, "--stop", "e", "--stop", "，")
     assert three.count("---") == 6 and "e" not in three and "，" not in three
 
@@ -224,19 +163,8 @@ def test_ten_thousand_characters_to_a_file(runs, tmp_path):
 
 def test_no_half_characters_are_printed(runs):
     """What arrives at any moment is whole: each piece that the program writes decodes by itself."""
-    command = [
-        sys.executable,
-        "-m",
-        "tinygpt",
-        "sample",
-        str(runs / "bpe"),
-        "--tokens",
-        "60",
-        "--prompt",
-        "山",
-        "--temperature",
-        "2",
-    ]
+    command = [sys.executable, "-m", "tinygpt", "sample", str(runs / "bpe")]
+    command += ["--tokens", "60", "--prompt", "山", "--temperature", "2"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
     pieces = list(iter(lambda: os.read(process.stdout.fileno(), 65_536), b""))
     assert process.wait() == 0 and len(pieces) > 5
@@ -278,16 +206,16 @@ SAMPLING_FAULTS = {
 def test_faults_of_sampling(runs, name):
     arguments, message = SAMPLING_FAULTS[name]
     arguments = [os.fsdecode(a) if isinstance(a, bytes) else a for a in arguments]
-    assert refused(tinygpt("sample", runs / "char", *arguments), message)
+    refused(tinygpt("sample", runs / "char", *arguments), message)
 
 
 def test_prompts_that_are_no_text(runs):
     half = os.fsdecode(b"ab\xff")
-    assert refused(
+    refused(
         tinygpt("sample", runs / "bpe", "--prompt", half),
         "'\\udcff' at position 2 is half of a surrogate pair",
     )
-    assert refused(
+    refused(
         tinygpt("sample", runs / "bpe", "--prompt", "-", stdin=b"ab\xff"),
         "standard input is not UTF-8 text: byte 2",
     )
@@ -296,10 +224,8 @@ def test_prompts_that_are_no_text(runs):
 def test_notices_of_sampling(runs):
     result = tinygpt("sample", runs / "char", "--prompt", "the fox " * 9, "--tokens", "3", "--top-k", "999")
     assert result.returncode == 0
-    assert (
-        b"only the last 32 of 72 prompt tokens fit" in result.stderr
-        and b"more than the vocabulary" in result.stderr
-    )
+    assert b"only the last 32 of 72 prompt tokens fit" in result.stderr
+    assert b"more than the vocabulary" in result.stderr
 
 
 # --- evaluating -----------------------------------------------------------------------------------
@@ -346,23 +272,23 @@ def test_every_token_is_predicted_once(tokens):
 
 def test_evaluating_another_text(runs, tmp_path):
     (tmp_path / "short.txt").write_text("T", encoding="utf-8")
-    assert refused(
+    refused(
         tinygpt("eval", runs / "char", "--data", tmp_path / "short.txt", "--split", "all"),
         "it takes 2 to predict",
     )
     (tmp_path / "other.txt").write_text("The fox. " * 20 + "\u20ac", encoding="utf-8")
     message = "character '\u20ac' at position 180 is not in this model's vocabulary"
-    assert refused(tinygpt("eval", runs / "char", "--data", tmp_path / "other.txt"), message)
+    refused(tinygpt("eval", runs / "char", "--data", tmp_path / "other.txt"), message)
     assert tinygpt("eval", runs / "bpe", "--data", tmp_path / "other.txt").returncode == 0
-    assert refused(tinygpt("eval", runs / "bpe", "--data", tmp_path / "none.txt"), "cannot read")
+    refused(tinygpt("eval", runs / "bpe", "--data", tmp_path / "none.txt"), "cannot read")
     assert tinygpt("export", runs / "bpe", tmp_path / "gpt2", "--head-bias", "drop").returncode == 0
-    assert refused(
+    refused(
         tinygpt("eval", tmp_path / "gpt2"), "does not say what it was trained on; give a text with --data"
     )
 
 
 def test_faults_of_commands(tmp_path):
-    assert refused(tinygpt("sample", tmp_path / "nothing"), "has no checkpoint")
-    assert refused(tinygpt("sampel"), "unknown command 'sampel'; did you mean 'sample'?")
-    assert refused(tinygpt("sample"), "the following arguments are required: run")
+    refused(tinygpt("sample", tmp_path / "nothing"), "has no checkpoint")
+    refused(tinygpt("sampel"), "unknown command 'sampel'; did you mean 'sample'?")
+    refused(tinygpt("sample"), "the following arguments are required: run")
     assert b"Write text" in tinygpt().stdout and b"--top-p" in tinygpt("sample", "--help").stdout

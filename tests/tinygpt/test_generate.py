@@ -8,36 +8,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autograd import Stream, no_grad
-from autograd.tensor import is_recording
-from tinygpt.config import ARCHITECTURES, GPTConfig, UserError
+from autograd.tape import is_recording
+from tests.support.models import sharp_model
+from tinygpt.config import ARCHITECTURES, UserError
 from tinygpt.generate import (
-    KeyValueCache,
+    GrowingTexts,
     TextStream,
     choose_token,
     generate,
     generate_rows,
-    next_logits,
     probabilities,
     prompt_ids,
 )
-from tinygpt.model import GPT
+from tinygpt.model import KeyValueCache
 from tinygpt.text.tokenizer import BPETokenizer, CharTokenizer
-
-
-def sharp_model(architecture="gpt2", **shape):
-    """A model whose weights are large enough that its predictions depend on everything it reads."""
-    shape = dict(vocab_size=23, block_size=16, n_layer=3, n_head=2, n_embd=32) | shape
-    model = GPT(GPTConfig(**shape, **ARCHITECTURES[architecture]), seed=4)
-    for p in model.parameters():
-        p.data *= 8 if p.ndim == 2 else 1
-    return model
 
 
 @no_grad()
 def without_cache(model, ids, n_tokens):
-    """Logits and ids, computed from the whole window each time: the definition that the cache must agree
-    with.
-    """
+    """Logits and ids, computed from the whole window each time. The cache must give the same."""
     ids, logits = list(ids), []
     for step in range(n_tokens):
         logits.append(model(np.array([ids[-model.config.block_size :]])).data[0, -1])
@@ -53,34 +42,30 @@ def test_the_cache_changes_nothing(architecture, prompt):
     start = np.random.default_rng(prompt).integers(0, 23, prompt).tolist()
     expected, ids = without_cache(model, start, 40)
     assert list(generate(model, start, 40)) == ids[prompt:]
-    columns = [np.array([token]) for token in start]
-    for want, logits, token in zip(
-        expected, next_logits(model, columns, "exact"), ids[prompt:], strict=False
-    ):
-        np.testing.assert_allclose(logits[0], want, atol=1e-5)
-        columns.append(np.array([token]))
+    texts = GrowingTexts(model, [np.array([token]) for token in start])
+    for want, token in zip(expected, ids[prompt:], strict=True):
+        np.testing.assert_allclose(texts.next_logits()[0], want, atol=1e-5)
+        texts.append(np.array([token]))
 
 
 @pytest.mark.parametrize("when_full", ["exact", "halve"])
 def test_rows_do_not_depend_on_each_other(when_full):
-    """Several samples at once, over the end of the context: each is what it would be among fewer, and all
-    differ.
-    """
+    """Several samples at once, past the end of the context: each is the same among fewer, and all differ."""
     model, options = sharp_model(), dict(temperature=1.5, seed=3, when_full=when_full)
-    four = np.array(
-        list(generate_rows(model, [1, 2], 40, rows=4, **options))
-    ).T  # (tokens, rows) -> (rows, tokens)
+    # (tokens, rows) -> (rows, tokens)
+    four = np.array(list(generate_rows(model, [1, 2], 40, rows=4, **options))).T
     two = np.array(list(generate_rows(model, [1, 2], 40, rows=2, **options))).T
     np.testing.assert_array_equal(four[:2], two)
     np.testing.assert_array_equal(four[0], list(generate(model, [1, 2], 40, **options)))
     assert len({tuple(row) for row in four}) == 4
     columns = [np.full(4, 1), np.full(4, 2), *np.random.default_rng(0).integers(0, 23, (30, 4))]
-    grown = columns[:2]
-    for logits, column in zip(next_logits(model, grown, when_full), columns[2:], strict=False):
+    texts = GrowingTexts(model, columns[:2], when_full)
+    for column in columns[2:]:
+        logits = texts.next_logits()
         if when_full == "exact":
-            window = np.stack(grown[-16:], 1)
+            window = np.stack(texts.columns[-16:], 1)
             np.testing.assert_allclose(logits, model(window).data[:, -1], atol=1e-5)
-        grown.append(column)
+        texts.append(column)
 
 
 def test_sampling_records_nothing():
@@ -105,16 +90,18 @@ def test_halving_is_exact_until_the_context_is_full_and_goes_on_after():
 
 def test_halving_reads_between_half_and_all_of_the_context():
     """The logits are those of a window of the last n tokens, with n from half of the context to all of it."""
-    model, columns = sharp_model(), [np.array([1])]
-    lengths = []
-    for step, logits in zip(range(50), next_logits(model, columns, "halve"), strict=False):
-        windows = {n: np.stack(columns[-n:], 1) for n in range(1, min(len(columns), 16) + 1)}
+    model = sharp_model()
+    texts, lengths = GrowingTexts(model, [np.array([1])], "halve"), []
+    for step in range(50):
+        logits = texts.next_logits()
+        longest = min(len(texts.columns), 16)
+        windows = {n: np.stack(texts.columns[-n:], 1) for n in range(1, longest + 1)}
         fits = [
             n for n, window in windows.items() if np.allclose(model(window).data[:, -1], logits, atol=1e-5)
         ]
         assert len(fits) == 1
         lengths += fits
-        columns.append(np.array([choose_token(logits[0], 1.0, 0, Stream(1, step))]))
+        texts.append(np.array([choose_token(logits[0], 1.0, 0, Stream(1, step))]))
     assert lengths[:16] == list(range(1, 17)) and set(lengths[16:]) == set(range(9, 17))
 
 
@@ -247,9 +234,7 @@ def test_nothing_from_a_stop_text_on_is_shown():
 @given(st.text("ab中", max_size=30), st.lists(st.text("ab中", min_size=1, max_size=4), max_size=3))
 @settings(max_examples=300)
 def test_stopping_equals_cutting(text, stops):
-    """Where the first stop text is complete, what was shown ends just before it; and nothing was shown too
-    early.
-    """
+    """What is shown ends just before the stop text that is complete first, and nothing is shown too early."""
     parts, stopped = streamed(BYTES, BYTES.encode(text), stops)
     ends = [end for end in range(len(text) + 1) if any(text[:end].endswith(stop) for stop in stops)]
     if not ends:

@@ -7,12 +7,14 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from autograd import no_grad
-from tests.test_train import SMOKE, events, train
-from tests.tinygpt.test_commands import MIXED, refused, sample, tinygpt
-from tests.tinygpt.test_generate import sharp_model
+from tests.support.commands import refused, sample, tinygpt, train
+from tests.support.models import sharp_model
+from tests.support.runs import SMOKE, metrics
+from tests.support.texts import MIXED
 from tinygpt import gpt2
 from tinygpt.config import ARCHITECTURES, UserError
-from tinygpt.text.tokenizer import BPETokenizer, CharTokenizer
+from tinygpt.text.tokenizer import BPETokenizer, CharTokenizer, IdTokenizer
+from tinygpt.text.tokenizer_file import load_tokenizer, to_json
 
 BPE = BPETokenizer.learn(MIXED, 300)
 CHARS = CharTokenizer("abcdefghijklmnopqrstuvw")
@@ -53,9 +55,9 @@ def test_what_is_written_is_read(exported):
 
 
 def test_the_reference_architecture(tmp_path):
-    """No biases of q, k and v: zeros. A head of its own: stored the other way round.
+    """No biases of q, k and v: zeros are stored. A head of its own: stored transposed.
 
-    Its bias: refused, folded or dropped.
+    The head's bias is refused, folded or dropped.
     """
     model = with_biases(sharp_model("reference"))
     with pytest.raises(
@@ -81,6 +83,15 @@ def test_a_bias_that_cannot_be_folded(tmp_path):
         gpt2.export(model, CHARS, tmp_path / "folder", "fold")
 
 
+def test_a_folder_without_a_tokenizer(exported, tmp_path):
+    """Its texts are numbers, and it is exported as it came."""
+    (exported[1] / "tokenizer.json").unlink()
+    model, tokenizer = gpt2.load_model(exported[1])
+    assert isinstance(tokenizer, IdTokenizer) and tokenizer.decode(tokenizer.encode("3 14")) == " 3 14"
+    gpt2.export(model, tokenizer, tmp_path / "again")
+    assert {path.name for path in (tmp_path / "again").iterdir()} == {"config.json", "model.safetensors"}
+
+
 def test_a_folder_is_not_overwritten(exported):
     with pytest.raises(UserError, match="exists; give a new folder"):
         gpt2.export(exported[0], CHARS, exported[1])
@@ -96,7 +107,7 @@ def rewrite(folder, change):
 
 
 def test_what_old_and_other_files_look_like(exported):
-    """Names without the prefix, the causal masks, a second copy of the tied head, half and double precision."""
+    """Names without the prefix, causal masks, a second copy of the tied head, half and double precision."""
     model, folder = exported
 
     def old(weights):
@@ -196,7 +207,7 @@ def test_faults_of_weights(name, exported):
 
 def test_other_faults_of_folders(exported):
     _, folder = exported
-    (folder / "tokenizer.json").write_text(BPE.to_json(), encoding="utf-8")
+    (folder / "tokenizer.json").write_text(to_json(BPE), encoding="utf-8")
     with pytest.raises(UserError, match="the tokenizer has 300 tokens, the model 23"):
         gpt2.load_model(folder)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
@@ -215,17 +226,8 @@ def trained(tmp_path_factory):
     """A run of GPT-2's architecture by byte-pair encoding, and its exported folder."""
     folder = tmp_path_factory.mktemp("trained")
     (folder / "mixed.txt").write_text(MIXED, encoding="utf-8")
-    flags = [
-        "--architecture",
-        "gpt2",
-        "--tokenizer",
-        "bpe",
-        "--vocab-size",
-        "400",
-        "--data",
-        folder / "mixed.txt",
-    ]
-    result = train(*SMOKE, "--max-steps", "40", *flags, "--out", folder / "run")
+    settings = SMOKE | dict(max_steps=40, architecture="gpt2", tokenizer="bpe", vocab_size=400)
+    result = train(**settings, data=folder / "mixed.txt", out=folder / "run")
     assert result.returncode == 0, result.stderr
     result = tinygpt("export", folder / "run", folder / "gpt2")
     assert result.returncode == 0, result.stderr
@@ -238,39 +240,18 @@ def test_sampling_from_the_exported_folder(trained):
 
 
 def test_training_goes_on_from_it(trained, tmp_path):
-    """The first evaluation is the last one of the run that it comes from; the steps improve it, and resuming
-    works.
-    """
-    flags = [
-        "--init-from",
-        trained / "gpt2",
-        "--data",
-        trained / "mixed.txt",
-        "--eval-iters",
-        "2",
-        "--batch-size",
-        "8",
-    ]
-    flags += [
-        "--max-steps",
-        "8",
-        "--eval-interval",
-        "4",
-        "--sample-tokens",
-        "5",
-        "--threads",
-        "1",
-        "--learning-rate",
-        "0.001",
-    ]
-    result = train(*flags, "--out", tmp_path / "whole")
+    """It begins with the last loss of the run that it comes from, gets better, and can be resumed."""
+    settings = dict(init_from=trained / "gpt2", data=trained / "mixed.txt", batch_size=8, learning_rate=0.001)
+    settings |= dict(max_steps=8, eval_interval=4, eval_iters=2, sample_tokens=5, threads=1)
+    result = train(**settings, out=tmp_path / "whole")
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("preset finetune") == 1 and "vocabulary of 400" in result.stdout
-    first, *_, last = events(tmp_path / "whole", "evaluation")
-    assert first["val_loss"] == pytest.approx(events(trained / "run", "evaluation")[-1]["val_loss"], abs=1e-5)
+    before = metrics(trained / "run", "evaluation")[-1]
+    first, *_, last = metrics(tmp_path / "whole", "evaluation")
+    assert first["val_loss"] == pytest.approx(before["val_loss"], abs=1e-5)
     assert last["val_loss"] < first["val_loss"]
-    assert train(*flags, "--out", tmp_path / "part", "--stop-after", "4").returncode == 0
-    assert train("--resume", tmp_path / "part").returncode == 0
+    assert train(**settings, out=tmp_path / "part", stop_after=4).returncode == 0
+    assert train(resume=tmp_path / "part").returncode == 0
     whole, part = (
         tmp_path / name / "ckpt" / "step_000008" / "model.safetensors" for name in ("whole", "part")
     )
@@ -278,41 +259,33 @@ def test_training_goes_on_from_it(trained, tmp_path):
 
 
 def test_a_shorter_context(trained, tmp_path):
-    flags = [
-        "--init-from",
-        trained / "run",
-        "--data",
-        trained / "mixed.txt",
-        "--block-size",
-        "16",
-        "--max-steps",
-        "1",
-    ]
-    assert train(*flags, "--sample-tokens", "0", "--out", tmp_path / "run").returncode == 0
+    settings = dict(init_from=trained / "run", data=trained / "mixed.txt", block_size=16)
+    result = train(**settings, max_steps=1, sample_tokens=0, out=tmp_path / "run")
+    assert result.returncode == 0, result.stderr
     model, _ = gpt2.load_model(tmp_path / "run")
     assert model.config.block_size == 16 and model.transformer.wpe.weight.shape == (16, 32)
 
 
 FAULTS = {
-    "other width": (["--n-embd", "64"], "n_embd is 64, but the model in"),
-    "longer context": (["--block-size", "64"], "block_size is 64, but the model in"),
-    "architecture": (["--architecture", "gpt2"], "architecture 'gpt2' cannot be chosen"),
-    "larger tokenizer": (["--tokenizer", "bpe", "--vocab-size", "500"], "bpe has 500 tokens, the model in"),
-    "no model": (["--init-from", "nothing"], "nothing has no checkpoint; give the folder of a run"),
+    "other width": (dict(n_embd=64), "n_embd is 64, but the model in"),
+    "longer context": (dict(block_size=64), "block_size is 64, but the model in"),
+    "architecture": (dict(architecture="gpt2"), "architecture 'gpt2' cannot be chosen"),
+    "larger tokenizer": (dict(tokenizer="bpe", vocab_size=500), "bpe has 500 tokens, the model in"),
+    "no model": (dict(init_from="nothing"), "nothing has no checkpoint; give the folder of a run"),
 }
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_faults_of_going_on(trained, name, tmp_path):
-    arguments, message = FAULTS[name]
-    flags = ["--init-from", trained / "gpt2", "--data", trained / "mixed.txt"]
-    assert refused(train(*flags, *arguments, cwd=tmp_path), message)
+    settings, message = FAULTS[name]
+    settings = dict(init_from=trained / "gpt2", data=trained / "mixed.txt") | settings
+    refused(train(cwd=tmp_path, **settings), message)
 
 
 def test_faults_of_exporting(trained, tmp_path):
-    assert refused(tinygpt("export", trained / "run", trained / "gpt2"), "exists; give a new folder")
-    assert refused(tinygpt("export", tmp_path / "nothing", tmp_path / "new"), "has no checkpoint")
-    assert refused(tinygpt("export", trained / "run"), "the following arguments are required: folder")
+    refused(tinygpt("export", trained / "run", trained / "gpt2"), "exists; give a new folder")
+    refused(tinygpt("export", tmp_path / "nothing", tmp_path / "new"), "has no checkpoint")
+    refused(tinygpt("export", trained / "run"), "the following arguments are required: folder")
 
 
 # --- the yardstick --------------------------------------------------------------------------------
@@ -349,7 +322,7 @@ def test_transformers_read_our_tokenizer(hf, trained):
         assert tokenizer(text)["input_ids"] == ours.encode(text).tolist() and len(tokenizer) == 400
         assert tokenizer.decode(ours.encode(text)) == text
         tokenizer.save_pretrained(trained / "again")
-        assert gpt2.load_tokenizer(trained / "again").encode(text).tolist() == ours.encode(text).tolist()
+        assert load_tokenizer(trained / "again").encode(text).tolist() == ours.encode(text).tolist()
 
 
 @pytest.mark.parametrize("changes", [{}, {"tie_word_embeddings": False, "activation_function": "relu"}])
@@ -366,9 +339,7 @@ def test_we_compute_the_same_from_their_folder(hf, changes, tmp_path):
 
 
 def test_the_size_of_gpt2(hf, tmp_path):
-    """12 layers, 768 channels, 50,257 tokens: the same logits, and text from the command line, with a
-    tokenizer or without.
-    """
+    """12 layers, 768 channels, 50,257 tokens: the same logits, and text with a tokenizer or without."""
     theirs = hf.GPT2LMHeadModel(hf.GPT2Config())
     theirs.save_pretrained(tmp_path / "gpt2")
     ids = np.random.default_rng(0).integers(0, 50_257, (1, 24))
@@ -382,6 +353,6 @@ def test_the_size_of_gpt2(hf, tmp_path):
     assert len(result.stdout.split()) == 5
     result = tinygpt("sample", tmp_path / "gpt2", "--prompt", "50257")
     assert result.returncode == 2 and b"error: '50257' is not a token id from 0 to 50256" in result.stderr
-    (tmp_path / "gpt2" / "tokenizer.json").write_text(BPE.to_json(), encoding="utf-8")
+    (tmp_path / "gpt2" / "tokenizer.json").write_text(to_json(BPE), encoding="utf-8")
     text = sample(tmp_path / "gpt2", "--tokens", 5, "--prompt", "The fox", "--temperature", 9)
     assert text.startswith("The fox")

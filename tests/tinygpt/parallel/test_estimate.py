@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from tests.test_train import train
+from tests.support.commands import train
+from tests.support.runs import SMOKE
 from tinygpt.config import ARCHITECTURES, GPTConfig
 from tinygpt.model import GPT
 from tinygpt.parallel import estimate
@@ -17,72 +18,20 @@ def test_parameter_count_without_building_the_model(architecture):
 
 
 SHAPES = {
-    "small": [],
-    "deep": [
-        "--n-layer",
-        "8",
-        "--n-embd",
-        "128",
-        "--n-head",
-        "4",
-        "--block-size",
-        "128",
-        "--batch-size",
-        "16",
-    ],
-    "dropout": [
-        "--n-layer",
-        "3",
-        "--n-embd",
-        "192",
-        "--n-head",
-        "6",
-        "--block-size",
-        "256",
-        "--dropout",
-        "0.2",
-    ],
-    "gpt2": [
-        "--architecture",
-        "gpt2",
-        "--n-layer",
-        "4",
-        "--n-embd",
-        "192",
-        "--n-head",
-        "6",
-        "--block-size",
-        "256",
-    ],
-    "checkpointing": [
-        "--activation-checkpointing",
-        "--n-layer",
-        "8",
-        "--n-embd",
-        "128",
-        "--block-size",
-        "256",
-        "--micro-batch",
-        "4",
-    ],
+    "small": {},
+    "deep": dict(n_layer=8, n_embd=128, n_head=4, block_size=128, batch_size=16),
+    "dropout": dict(n_layer=3, n_embd=192, n_head=6, block_size=256, dropout=0.2),
+    "gpt2": dict(architecture="gpt2", n_layer=4, n_embd=192, n_head=6, block_size=256),
+    "checkpointing": dict(
+        activation_checkpointing=True, n_layer=8, n_embd=128, block_size=256, micro_batch=4
+    ),
 }
 
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_memory_is_right_within_a_fifth(name, text_file, tmp_path):
-    options = [
-        "--preset",
-        "smoke",
-        "--max-steps",
-        "3",
-        "--eval-iters",
-        "1",
-        "--sample-tokens",
-        "5",
-        "--threads",
-        "2",
-    ]
-    result = train(*options, *SHAPES[name], "--data", text_file, "--out", tmp_path / "run")
+    short = SMOKE | dict(max_steps=3, eval_iters=1, sample_tokens=5, threads=2)
+    result = train(**short | SHAPES[name], data=text_file, out=tmp_path / "run")
     assert result.returncode == 0, result.stderr
     said, was = (
         float(re.search(rf"{what} ([\d,]+) MB", result.stdout)[1].replace(",", ""))

@@ -15,15 +15,19 @@ import pytest
 
 from tests.stand_ins import emulate, strict_cupy
 from tests.support import ranks_job
-from tests.support.runs import ROOT, TINY, arguments, finish, metrics, result, train_here
+from tests.support.commands import ROOT, finish, flags
+from tests.support.runs import TINY, metrics, outcome, train_here
 from tinygpt.config import UserError
 from tinygpt.parallel.ranks import ALONE, connect_gpus, own_part, show_one_gpu
 from tinygpt.run import checkpoint
 
 pytest.importorskip("mpi4py", reason="mpi4py is not installed: pip install -e '.[mpi]'")
 MPIEXEC = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-# There may be more ranks than cores: those that wait must leave the cores to the others.
+# There may be more ranks than cores: ranks that wait must leave the cores to the others.
 YIELDING = {"MPIR_CVAR_POLLS_BEFORE_YIELD": "1", "OMPI_MCA_mpi_yield_when_idle": "1"}
+
+
+TRAIN = ["-m", "mpi4py", "train.py"]  # Python's arguments; flags of train.py may follow
 
 
 def mpiexec(ranks, *python_arguments):
@@ -37,9 +41,9 @@ def mpiexec(ranks, *python_arguments):
 
 def train_there(ranks, **settings):
     """Train on so many ranks; returns what was printed."""
-    code, out, err = finish(mpiexec(ranks, "-m", "mpi4py", "train.py", *arguments(**settings)))
-    assert code == 0 and not err, err
-    return out
+    result = finish(mpiexec(ranks, *TRAIN, *flags(**settings)))
+    assert result.returncode == 0 and not result.stderr, result.stderr
+    return result.stdout
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +54,9 @@ def job(tmp_path_factory):
     def found(ranks, device="cpu"):
         if (ranks, device) not in known:
             path = folder / f"{ranks}-{device}.npz"
-            code, _, err = finish(
-                mpiexec(ranks, "-m", "mpi4py", "-m", "tests.support.ranks_job", path, device)
-            )
-            assert code == 0, err
+            command = ["-m", "mpi4py", "-m", "tests.support.ranks_job", path, device]
+            result = finish(mpiexec(ranks, *command))
+            assert result.returncode == 0, result.stderr
             known[ranks, device] = np.load(path)
         return known[ranks, device]
 
@@ -77,7 +80,7 @@ def test_ranks_compute_what_one_process_computes(job, ranks, device, dtype):
         np.testing.assert_allclose(
             found[f"{dtype} {name}"], alone[name], rtol=0, atol=tolerance, err_msg=name
         )
-    assert alone["losses"][-2] < 0.5 < 2 < alone["losses"][0]  # it learned: agreeing is no matter of course
+    assert alone["losses"][-2] < 0.5 < 2 < alone["losses"][0]  # it learned, so agreeing means something
     hashes = found[f"{dtype} hash"]
     assert len(hashes) == ranks and len(set(hashes)) == 1
 
@@ -127,11 +130,9 @@ def options(text_file):
 def test_a_run_on_two_ranks(options, tmp_path):
     train_here(**options | THREADS, out=tmp_path / "threads")
     printed = train_there(2, **options | RANKS, out=tmp_path / "ranks")
-    assert result(tmp_path / "ranks") == result(tmp_path / "threads")
-    assert (
-        printed.count("step 20: train loss") == 1
-        and "on cpu, 2 ranks, 1 threads, micro-batches of 2" in printed
-    )
+    assert outcome(tmp_path / "ranks") == outcome(tmp_path / "threads")
+    assert printed.count("step 20: train loss") == 1
+    assert "on cpu, 2 ranks, 1 threads, micro-batches of 2" in printed
     left = {path.name for path in (tmp_path / "ranks").iterdir()}
     assert left == {path.name for path in (tmp_path / "threads").iterdir()} | {"loss.png"}
 
@@ -143,8 +144,8 @@ from tinygpt import cli
 from tinygpt.parallel import ranks
 
 def hook(event, arguments):
-    touches = event.startswith(("open", "os.")) and any(sys.argv[-1] in str(argument) for argument in arguments)
-    if touches and ranks.rank_by_engine():
+    named = any(sys.argv[-1] in str(argument) for argument in arguments)
+    if named and event.startswith(("open", "os.")) and ranks.rank_by_engine():
         raise RuntimeError(f"{event} {arguments}")
 
 sys.addaudithook(hook)
@@ -153,15 +154,15 @@ cli.exit_with_code(lambda: train.main(sys.argv[1:]))
 
 
 def test_the_other_ranks_never_touch_the_folder(options, tmp_path):
-    flags = arguments(**options | RANKS, out=tmp_path / "run")
-    code, _, err = finish(mpiexec(2, "-m", "mpi4py", "-c", WATCHED, *flags))
-    assert code == 0, err
+    settings = flags(**options | RANKS, out=tmp_path / "run")
+    result = finish(mpiexec(2, "-m", "mpi4py", "-c", WATCHED, *settings))
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
 def test_resuming_on_another_number_of_ranks(before, after, options, tmp_path):
     train_here(**options | THREADS, out=tmp_path / "whole")
-    files, numbers = result(tmp_path / "whole")
+    files, numbers = outcome(tmp_path / "whole")
     folder = tmp_path / "run"
     for ranks, settings in ((before, dict(options, out=folder, stop_after=7)), (after, dict(resume=folder))):
         if ranks == 2:
@@ -169,21 +170,29 @@ def test_resuming_on_another_number_of_ranks(before, after, options, tmp_path):
         else:
             printed = train_here(**settings | THREADS)
     assert "note: this rounds differently than before" in printed
-    parts, part_numbers = result(folder)
+    parts, part_numbers = outcome(folder)
     assert {name: parts[name] for name in files} == files
     assert [n for n in part_numbers if n[:2] in {m[:2] for m in numbers}] == numbers
 
 
+WITHOUT_MPI = """
+import sys
+import train
+
+train.main(sys.argv[1:])
+assert not [module for module in sys.modules if "mpi" in module.split(".")[0]]
+"""
+
+
 def test_without_an_engine_mpi4py_is_not_imported(options, tmp_path):
-    code = "import sys, train; train.main(sys.argv[1:]); assert not [m for m in sys.modules if 'mpi' in m.split('.')[0]]"
-    flags = arguments(**options | dict(max_steps=2), out=tmp_path / "run")
-    subprocess.run([sys.executable, "-c", code, *flags], cwd=ROOT, check=True, capture_output=True)
+    settings = flags(**options | dict(max_steps=2), out=tmp_path / "run")
+    subprocess.run([sys.executable, "-c", WITHOUT_MPI, *settings], cwd=ROOT, check=True, capture_output=True)
 
 
 def long_job(options, folder, ranks=2):
     """A job in the middle of a long training, and the process number of each rank."""
     settings = options | RANKS | dict(max_steps=1_000_000, eval_interval=500_000)
-    process = mpiexec(ranks, "-m", "mpi4py", "train.py", *arguments(**settings, out=folder))
+    process = mpiexec(ranks, *TRAIN, *flags(**settings, out=folder))
     while not list(folder.glob("ckpt/latest")):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.01)
@@ -203,14 +212,14 @@ def processes(argument):
 
 def stopped(process, folder):
     """Check that a job has saved, once, and said so, once; returns its exit code."""
-    code, out, err = finish(process)
+    result = finish(process)
     step = checkpoint.load(folder).state["step"]
-    assert out.count(f"stopped after {step} steps; saved") == 1 and "Traceback" not in err
-    assert {path.name for path in folder.glob("ckpt/*")} >= {"latest", f"step_{step:06d}"} and not list(
-        folder.glob("ckpt/.*")
-    )
+    assert result.stdout.count(f"stopped after {step} steps; saved") == 1
+    assert "Traceback" not in result.stderr
+    assert {path.name for path in folder.glob("ckpt/*")} >= {"latest", f"step_{step:06d}"}
+    assert not list(folder.glob("ckpt/.*"))
     assert max(line["step"] for line in metrics(folder)) <= step
-    return code
+    return result.returncode
 
 
 def test_ctrl_c_saves_once(options, tmp_path):
@@ -231,9 +240,10 @@ def test_a_killed_rank_ends_the_job(options, tmp_path):
     process, ranks = long_job(options | dict(batch_size=8), tmp_path / "run", ranks=4)
     began = time.monotonic()
     os.kill(ranks[2], signal.SIGKILL)
-    code, _, err = finish(process)
-    assert code != 0 and time.monotonic() - began < 10
-    assert f"error: rank 2 (process {ranks[2]} on " in err and err.count("error: ") == 1
+    result = finish(process)
+    assert result.returncode != 0 and time.monotonic() - began < 10
+    assert f"error: rank 2 (process {ranks[2]} on " in result.stderr
+    assert result.stderr.count("error: ") == 1
     assert len(ranks) == 4 and not processes(str(tmp_path / "run"))
     train_here(resume=tmp_path / "run", stop_after=2)  # its lock went with it, its last checkpoint is whole
 
@@ -272,50 +282,68 @@ cli.exit_with_code(lambda: train.main(sys.argv[1:]))
 def test_a_rank_that_fails_ends_the_job_and_says_which(ranks, error, code, messages, options, tmp_path):
     program = FAILING.format(ranks=ranks, error=error)
     began = time.monotonic()
-    found, _, err = finish(
-        mpiexec(
-            3, "-m", "mpi4py", "-c", program, *arguments(**options | dict(batch_size=6), out=tmp_path / "run")
-        )
-    )
-    assert found == code and time.monotonic() - began < 10
-    assert all(message in err for message in messages) and err.count("error: ") == 1, err
+    settings = flags(**options | dict(batch_size=6), out=tmp_path / "run")
+    result = finish(mpiexec(3, "-m", "mpi4py", "-c", program, *settings))
+    assert result.returncode == code and time.monotonic() - began < 10
+    assert all(message in result.stderr for message in messages), result.stderr
+    assert result.stderr.count("error: ") == 1, result.stderr
 
 
-FAULTS = {
-    "no -m mpi4py": (["train.py"], "under mpiexec, start Python with -m mpi4py"),
-    "batch": (["-m", "mpi4py", "train.py", "--batch-size", "10"], "batch_size 10 cannot be shared equally by 3 ranks"),
-    "small batch": (["-m", "mpi4py", "train.py", "--batch-size", "2"], "by 3 ranks; try --batch-size 3"),
-    "no data": (["-m", "mpi4py", "train.py", "--data", "none.txt"], "cannot read none.txt"),
-    "flag": (["-m", "mpi4py", "train.py", "--batch-sise", "4"], "unknown flag --batch-sise"),
-    "devices": (
-        ["-m", "mpi4py", "-c", "from tinygpt import cli; from tinygpt.parallel import ranks; r = ranks.start_ranks(); "
-         "cli.exit_with_code(lambda: r.join('cpu' if r.rank == 2 else 'cuda'))"],
-        "rank 2 would use cpu but rank 0 cuda",
-    ),
-}  # fmt: skip
+def told_once(result, message):
+    """Check that a job ended with exit code 2, and that one rank alone said why."""
+    assert result.returncode == 2 and message in result.stderr, result.stderr
+    assert result.stderr.count("error: ") == 1 and "Traceback" not in result.stderr, result.stderr
+
+
+FAULTS = {  # name -> (settings, what the error must say)
+    "batch": (dict(batch_size=10), "batch_size 10 cannot be shared equally by 3 ranks"),
+    "small batch": (dict(batch_size=2), "by 3 ranks; try --batch-size 3"),
+    "no data": (dict(data="none.txt"), "cannot read none.txt"),
+    "flag": (dict(batch_sise=4), "unknown flag --batch-sise"),
+}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_faults_are_told_once(fault, text_file, tmp_path):
-    flags, message = FAULTS[fault]
-    if "train.py" in flags and "--data" not in flags:
-        flags = [*flags, "--data", text_file, "--preset", "smoke", "--out", tmp_path / "run"]
-    code, _, err = finish(mpiexec(3, *flags))
-    assert code == 2 and message in err and err.count("error: ") == 1 and "Traceback" not in err, err
+    settings, message = FAULTS[fault]
+    settings = dict(preset="smoke", data=text_file, out=tmp_path / "run") | settings
+    told_once(finish(mpiexec(3, *TRAIN, *flags(**settings))), message)
     assert not (tmp_path / "run").exists()
 
 
+def test_python_must_be_started_with_mpi4py(options, tmp_path):
+    settings = flags(**options, out=tmp_path / "run")
+    told_once(finish(mpiexec(3, "train.py", *settings)), "under mpiexec, start Python with -m mpi4py")
+    assert not (tmp_path / "run").exists()
+
+
+OTHER_DEVICE = """
+from tinygpt import cli
+from tinygpt.parallel import ranks
+
+job = ranks.start_ranks()
+cli.exit_with_code(lambda: job.connect("cpu" if job.rank == 2 else "cuda"))
+"""
+
+
+def test_ranks_must_agree_on_the_device():
+    result = finish(mpiexec(3, "-m", "mpi4py", "-c", OTHER_DEVICE))
+    told_once(result, "rank 2 would use cpu but rank 0 cuda")
+
+
 def test_one_rank_needs_nothing(options, tmp_path):
-    code, out, err = finish(
-        mpiexec(1, "train.py", *arguments(**options | dict(max_steps=2), out=tmp_path / "run"))
-    )
-    assert code == 0 and "step 2: train loss" in out and "ranks" not in out and not err
+    settings = flags(**options | dict(max_steps=2), out=tmp_path / "run")
+    result = finish(mpiexec(1, "train.py", *settings))
+    assert result.returncode == 0 and not result.stderr, result.stderr
+    assert "step 2: train loss" in result.stdout and "ranks" not in result.stdout
 
 
 def test_no_room_for_the_watching_process(options, tmp_path, monkeypatch):
-    (tmp_path / ("long" * 30)).mkdir()
-    monkeypatch.setenv("TMPDIR", str(tmp_path / ("long" * 30)))  # too long for the path of a socket
-    assert "step 2: train loss" in train_there(2, **options | RANKS | dict(max_steps=2), out=tmp_path / "run")
+    folder = tmp_path / ("long" * 30)  # too long for the path of a socket
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    printed = train_there(2, **options | RANKS | dict(max_steps=2), out=tmp_path / "run")
+    assert "step 2: train loss" in printed
 
 
 def test_an_engine_of_another_mpi_is_noticed():

@@ -39,8 +39,8 @@ def arrays_of(optimizer):
 
 @settings(max_examples=40)
 @given(
-    st.sampled_from(TOKENIZERS), st.sampled_from(sorted(ARCHITECTURES)), st.integers(1, 2), st.sampled_from([2, 4]),
-    st.integers(0, 10**12), st.randoms(use_true_random=False),
+    st.sampled_from(TOKENIZERS), st.sampled_from(sorted(ARCHITECTURES)), st.integers(1, 2),
+    st.sampled_from([2, 4]), st.integers(0, 10**12), st.randoms(use_true_random=False),
 )  # fmt: skip
 def test_any_bits_survive_saving_and_loading(
     tmp_path_factory, tokenizer, architecture, n_layer, n_embd, step, random
@@ -51,7 +51,8 @@ def test_any_bits_survive_saving_and_loading(
         array[...] = np.frombuffer(random.randbytes(array.nbytes), np.float32)
     optimizer.steps = step + 1
     state = STATE | {"step": step, "settings": dataclasses.asdict(TrainConfig(preset="smoke"))}
-    checkpoint.save(folder := tmp_path_factory.mktemp("run"), model, optimizer, tokenizer, state)
+    folder = tmp_path_factory.mktemp("run")
+    checkpoint.save(folder, model, optimizer, tokenizer, state)
     saved = checkpoint.load(folder)
     again, optimizer_again = training(tokenizer, architecture, n_layer, n_embd)
     saved.restore(again, optimizer_again)
@@ -64,7 +65,7 @@ def test_any_bits_survive_saving_and_loading(
     assert {name: saved.state[name] for name in state} == state
 
 
-def test_arrays_of_any_layout_are_saved_rightly(tmp_path):
+def test_arrays_of_any_layout_are_saved(tmp_path):
     model, optimizer = training(TOKENIZERS[0], "reference")
     for p in model.parameters():
         p.data = np.asfortranarray(p.data + np.arange(p.size, dtype=np.float32).reshape(p.shape))

@@ -1,5 +1,6 @@
-"""Crashes, full disks and broken files in numbers: `pytest --full tests/tinygpt/run/test_crash.py` tries ten times as
-many or more.
+"""Crashes, full disks and broken files in numbers.
+
+`pytest --full tests/tinygpt/run/test_crash.py` tries ten times as many or more.
 """
 
 import re
@@ -9,9 +10,10 @@ import sys
 
 import pytest
 
+from tests.support.commands import ROOT, train_command
 from tests.support.crash import Reference, every_operation, random_kills
 from tests.support.fuzz import Fuzz
-from tests.support.runs import ROOT, TINY, train_here
+from tests.support.runs import TINY, train_here
 from tests.support.survived import count
 from tinygpt.run import checkpoint
 
@@ -35,13 +37,11 @@ def test_kills_at_random_moments(size, text_file, tmp_path):
 
 @pytest.mark.parametrize("mode", ["kill", "full"])
 def test_a_fault_at_every_operation_on_files(mode, size, text_file, tmp_path):
-    number = every_operation(tmp_path, text_file, mode, stride=size(13, 1))
-    name = (
-        "killed at an operation on files of a resumed run that saves twice"
-        if mode == "kill"
-        else "disk full from an operation on"
-    )
-    count(name, number)
+    names = {
+        "kill": "killed at an operation on files of a resumed run that saves twice",
+        "full": "disk full from an operation on",
+    }
+    count(names[mode], every_operation(tmp_path, text_file, mode, stride=size(13, 1)))
 
 
 def test_a_kill_at_every_system_call_on_files(size, text_file, tmp_path):
@@ -50,9 +50,10 @@ def test_a_kill_at_every_system_call_on_files(size, text_file, tmp_path):
         pytest.skip("only with --full, where strace is installed")
     whole, base, folder = Reference(tmp_path, text_file), tmp_path / "base", tmp_path / "run"
     train_here(**TINY, data=text_file, out=base, stop_after=5)
-    calls = "write,fsync,rename,mkdir,unlink,rmdir,ftruncate,pwrite64,renameat,unlinkat,mkdirat,chmod,fchmod,fchmodat"
+    calls = "write,pwrite64,fsync,ftruncate,rename,renameat,mkdir,mkdirat,unlink,unlinkat,rmdir"
+    calls += ",chmod,fchmod,fchmodat"
     trace = ["strace", "-f", "-qq", "-o", str(tmp_path / "trace"), "-e", f"trace={calls}"]
-    train = [sys.executable, str(ROOT / "train.py"), "--resume", str(folder), "--stop-after", "10"]
+    train = train_command(resume=folder, stop_after=10)
     shutil.copytree(base, folder)
     if subprocess.run([*trace, *train], capture_output=True).returncode:
         pytest.skip("strace may not trace here")

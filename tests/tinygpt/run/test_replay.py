@@ -9,7 +9,8 @@ import pytest
 import autograd as ag
 from autograd import AnomalyError, Tensor, detect_anomaly
 from autograd.tensor import op
-from tests.support.runs import TINY, refused, train_here
+from tests.support.commands import refused, train
+from tests.support.runs import TINY, train_here
 from tinygpt.config import UserError
 from tinygpt.model import Block
 from tinygpt.run import checkpoint
@@ -60,9 +61,8 @@ def test_the_cause_is_named(operation, cause, variant, plant, text_file, tmp_pat
     plant(operation, step=7)
     with pytest.raises(UserError, match="the loss became nan by step 10") as error:
         train_here(**options, out=tmp_path / "run")
-    assert cause in str(error.value) and f"{tmp_path / 'run' / 'ckpt' / 'step_000005'} is kept" in str(
-        error.value
-    )
+    assert cause in str(error.value)
+    assert f"{tmp_path / 'run' / 'ckpt' / 'step_000005'} is kept" in str(error.value)
     assert checkpoint.load(tmp_path / "run").state["step"] == 5
 
 
@@ -97,14 +97,11 @@ def test_weights_that_are_no_numbers_are_not_saved(plant, text_file, tmp_path):
 
 def test_through_the_command_line(text_file, tmp_path):
     run = tmp_path / "run"
-    refused("first in step 1, transformer.h.0", **TINY | dict(data=text_file, learning_rate=1e30), out=run)
-    refused(
-        "--detect-anomaly says why",
-        **TINY | dict(data=text_file, learning_rate=1e30),
-        no_detect_anomaly=True,
-        out=tmp_path / "2",
-    )
-    refused("its update is not finite", resume=run, force=True, learning_rate=1e39)
+    options = TINY | dict(data=text_file, learning_rate=1e30)
+    refused(train(**options, out=run), "first in step 1, transformer.h.0")
+    unexplained = train(**options, no_detect_anomaly=True, out=tmp_path / "2")
+    refused(unexplained, "--detect-anomaly says why")
+    refused(train(resume=run, force=True, learning_rate=1e39), "its update is not finite")
     assert checkpoint.load(run).state["step"] == 0
     train_here(resume=run, force=True, learning_rate=1e-3)
     assert checkpoint.load(run).state["step"] == 20
