@@ -1,8 +1,13 @@
 """Benchmarks. Each measurement runs in a process of its own, so that its peak memory is its own."""
 
 import json
+import platform
 import subprocess
 import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+RESULTS = Path(__file__).parent / "results"
 
 CALL = """
 import importlib, json, sys
@@ -12,18 +17,36 @@ print(json.dumps(getattr(importlib.import_module(module), name)(*args, **kwargs)
 
 
 def in_own_process(function, *args, timeout=None, **kwargs):
-    """A function's result, through JSON, from a new process; None, and why, if it failed there or took too
-    many seconds.
+    """Call a function in a new process and return its result, which must fit JSON.
+
+    If it fails there, or takes more than `timeout` seconds, print why and return None.
     """
     call = json.dumps([sys.modules[function.__module__].__spec__.name, function.__name__, args, kwargs])
+    command = [sys.executable, "-c", CALL, call]
+    problem = None
     try:
-        result = subprocess.run(
-            [sys.executable, "-c", CALL, call], capture_output=True, text=True, timeout=timeout
-        )
-        problem = result.returncode and (result.stderr.strip().splitlines() or ["killed"])[-1]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+        if result.returncode:
+            problem = (result.stderr.strip().splitlines() or ["killed"])[-1]
     except subprocess.TimeoutExpired:
         problem = f"took more than {timeout:.0f} s"
     if problem:
         print(f"  {function.__name__}{args}: {problem}", flush=True)
         return None
     return json.loads(result.stdout.splitlines()[-1])
+
+
+def save(name, report, folder=RESULTS):
+    """Write a report as JSON, by default into benchmarks/results."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
+    (folder / name).write_text(text, encoding="utf-8")
+
+
+def processor():
+    """The processor's name."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

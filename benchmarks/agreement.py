@@ -9,7 +9,7 @@ import time
 import torch
 
 from autograd import AdamW, Stream
-from tests.support import torch_models
+from benchmarks import peers
 from tinygpt.config import BATCH_SITE, resolve
 from tinygpt.model import GPT
 from tinygpt.parallel.workers import Workers, choose_division
@@ -18,33 +18,43 @@ from tinygpt.text.tokenizer import CharTokenizer
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="shakespeare", help="a corpus by name or a UTF-8 file")
     parser.add_argument("--steps", type=int, default=20)
     args = parser.parse_args()
+
     config = resolve({"preset": "shakespeare", "dropout": 0.0})
     _, text = data.load_text(args.data)
     tokenizer = CharTokenizer(text)
     dataset = data.Dataset(text, tokenizer, config.block_size)
-    model = GPT(config.model_config(tokenizer.vocab_size), config.seed)
-    weights = torch_models.parameters_of(model)
-    ours = AdamW(model.parameter_groups(config.weight_decay, config.decay_vectors), lr=config.learning_rate)
-    theirs = torch.optim.AdamW(weights.values(), lr=config.learning_rate)
-    workers = Workers(model, ours, *choose_division(config, model.config))
+    ours = GPT(config.model_config(tokenizer.vocab_size), config.seed)
+    theirs = peers.TorchGPT(ours.config, peers.HeadByHead)
+    theirs.copy_weights(ours)
+
+    # this preset lets biases and norms decay too, as PyTorch's default does
+    groups = ours.parameter_groups(config.weight_decay, config.decay_vectors)
+    our_optimizer = AdamW(groups, lr=config.learning_rate)
+    their_optimizer = torch.optim.AdamW(
+        theirs.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+    )
+    threads, micro_batch = choose_division(config, ours.config)
+    workers = Workers(ours, our_optimizer, threads, micro_batch)
+
     worst = 0.0
     for step in range(args.steps):
         ids, targets = dataset.batch("train", config.batch_size, Stream(config.seed, step, BATCH_SITE))
         began = time.perf_counter()
-        loss = workers.loss_and_gradients(ids, targets, None)
-        ours.step(workers.run)
+        loss = float(workers.loss_and_gradients(ids, targets, None))
+        our_optimizer.step(workers.run)
         seconds = time.perf_counter() - began
-        theirs.zero_grad()
-        torch_loss = torch_models.loss(weights, model.config, ids, targets)
-        torch_loss.backward()
-        theirs.step()
-        worst = max(worst, abs(loss - torch_loss.item()))
+
+        their_optimizer.zero_grad()
+        their_loss = theirs(torch.tensor(ids), torch.tensor(targets))
+        their_loss.backward()
+        their_optimizer.step()
+        worst = max(worst, abs(loss - their_loss.item()))
         print(
-            f"step {step:2}: ours {loss:.6f} in {seconds:.2f} s, PyTorch {torch_loss.item():.6f}", flush=True
+            f"step {step:2}: ours {loss:.6f} in {seconds:.2f} s, PyTorch {their_loss.item():.6f}", flush=True
         )
     print(f"largest difference {worst:.1e}")
 

@@ -1,35 +1,47 @@
 """Ours against PyTorch on this CPU: `python -m benchmarks.cpu` (full), `--quick` (two minutes), `--profile`.
 
-Every measurement runs in a process of its own, so that its peak memory is its own, and the competitors take
-turns (A B C, A B C), so that a slow minute of the machine hits them all. Times are the best of all steps of a
-competitor. Writes benchmarks/results/cpu.json and cpu.png; PyTorch has to be installed for the comparison.
+Every measurement runs in a process of its own, so that its peak memory is its own. The competitors take
+turns (A B C, A B C), so that a slow minute of the machine hits them all. The time of a competitor is the best
+of all its steps. Writes benchmarks/results/cpu.json and cpu.png. The comparison needs PyTorch.
 """
 
 import argparse
-import json
+import dataclasses
 import os
 import platform
 import time
-from pathlib import Path
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 
-from benchmarks import in_own_process
-from tinygpt.config import ARCHITECTURES, GPTConfig
+import numpy as np
+from threadpoolctl import threadpool_info, threadpool_limits
 
-RESULTS = Path(__file__).parent / "results"
-REFERENCE, GPT2 = ARCHITECTURES["reference"], ARCHITECTURES["gpt2"]
-CONFIGURATIONS = {  # name -> (batch, model)
-    "shakespeare": (64, GPTConfig(65, 256, 6, 6, 384, 0.2, **REFERENCE)),
-    "laptop": (12, GPTConfig(65, 64, 4, 4, 128, 0.0, **REFERENCE)),
-    "gpt2": (4, GPTConfig(50_257, 1024, 12, 12, 768, 0.0, **GPT2)),
+from benchmarks import RESULTS, in_own_process, processor, save
+from benchmarks.step import CONFIGURATIONS, Step, floor_flops
+from tinygpt.parallel import estimate
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A form of PyTorch's GPT: its attention (a class in peers.py) and how it is run."""
+
+    attention: str
+    micro_batches: bool = False
+    compiled: bool = False
+
+
+VARIANTS = {
+    "lecture": Variant("HeadByHead"),
+    "lecture, micro-batches": Variant("HeadByHead", micro_batches=True),
+    "SDPA": Variant("ScaledDotProduct"),
+    "SDPA, micro-batches": Variant("ScaledDotProduct", micro_batches=True),
+    "SDPA, compiled": Variant("ScaledDotProduct", compiled=True),
 }
+MICRO_BATCH = {"shakespeare": 4, "laptop": 4, "gpt2": 1}  # sequences, where PyTorch uses micro-batches
 STEPS = {"shakespeare": 2, "laptop": 60, "gpt2": 1}  # timed steps per process, after one that warms up
-VARIANTS = {  # name -> (attention form, sequences per micro-batch, compiled)
-    "lecture": ("HeadByHead", None, False),
-    "lecture, micro-batches": ("HeadByHead", 4, False),
-    "SDPA": ("ScaledDotProduct", None, False),
-    "SDPA, micro-batches": ("ScaledDotProduct", 4, False),
-    "SDPA, compiled": ("ScaledDotProduct", None, True),
-}
+SAMPLING = {"sampling": (False, 255), "sampling_full": (True, 24)}  # starts with a full context, tokens
 GROWTH = {  # what is varied around the laptop's model, batch 12
     "batch": [("batch", n) for n in (3, 6, 12, 24, 48)],
     "context": [("block_size", n) for n in (32, 64, 128, 256, 512)],
@@ -42,58 +54,38 @@ GROWTH = {  # what is varied around the laptop's model, batch 12
 # --- in a process of its own ----------------------------------------------------------------------
 
 
-def measure_ours(configuration, steps, threads=0, micro_batch=0, **changes):
-    """Milliseconds of each step, and the process's peak memory in MB."""
-    import dataclasses
+def measure_ours(configuration, steps, threads=0, micro_batch=0, batch=None, **changes):
+    """Milliseconds of each step, and the process's peak memory in MB.
 
-    from autograd import AdamW, Stream
-    from tinygpt.config import TrainConfig
-    from tinygpt.model import GPT
-    from tinygpt.parallel import estimate
-    from tinygpt.parallel.workers import Workers, choose_division
-
-    batch, model_config = CONFIGURATIONS[configuration]
-    batch = changes.pop("batch", batch)
-    model_config = dataclasses.replace(model_config, **changes)
-    model = GPT(model_config)
-    optimizer = AdamW(model.parameter_groups(0.01), lr=3e-4)
-    shape = {name: getattr(model_config, name) for name in ("block_size", "n_layer", "n_head", "n_embd")}
-    config = TrainConfig(batch_size=batch, threads=threads, micro_batch=micro_batch, **shape)
-    chosen = choose_division(config, model_config)
-    workers = Workers(model, optimizer, *chosen)
-    ids = (
-        Stream(0).integers(batch * (model_config.block_size + 1), model_config.vocab_size).reshape(batch, -1)
-    )
-    stream = Stream(1) if model_config.dropout else None
-
-    def step():
-        workers.loss_and_gradients(ids[:, :-1], ids[:, 1:], stream)
-        optimizer.step(workers.run)
-
+    batch and changes (of the model's shape) differ from the configuration.
+    """
+    usual_batch, shape = CONFIGURATIONS[configuration]
+    shape = dataclasses.replace(shape, **changes)
+    step = Step(batch or usual_batch, shape, threads=threads, micro_batch=micro_batch)
     times = timed(step, steps)
-    predicted = estimate.training_memory(model_config, *chosen, recompute_blocks=False)
+    predicted = estimate.training_memory(shape, step.threads, step.micro_batch, recompute_blocks=False)
     return dict(
         ms=times,
         mb=estimate.peak_memory() / 1e6,
         predicted_mb=predicted / 1e6,
-        threads=chosen[0],
-        micro_batch=chosen[1],
+        threads=step.threads,
+        micro_batch=step.micro_batch,
     )
 
 
-def measure_torch(configuration, steps, variant):
+def measure_torch(configuration, steps, variant_name):
+    """The same for a variant of PyTorch's."""
     import torch
 
     from benchmarks import peers
-    from tinygpt.parallel.estimate import peak_memory
 
-    batch, config = CONFIGURATIONS[configuration]
-    attention, micro_batch, compiled = VARIANTS[variant]
-    micro_batch = min(micro_batch or batch, batch) if configuration != "gpt2" or not micro_batch else 1
-    model = peers.TorchGPT(config, getattr(peers, attention))
-    loss = torch.compile(model) if compiled else model
+    batch, shape = CONFIGURATIONS[configuration]
+    variant = VARIANTS[variant_name]
+    micro_batch = MICRO_BATCH[configuration] if variant.micro_batches else batch
+    model = peers.TorchGPT(shape, getattr(peers, variant.attention))
+    loss = torch.compile(model) if variant.compiled else model
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4)
-    ids = torch.randint(0, config.vocab_size, (batch, config.block_size + 1))
+    ids = torch.randint(0, shape.vocab_size, (batch, shape.block_size + 1))
 
     def step():
         optimizer.zero_grad()
@@ -101,37 +93,33 @@ def measure_torch(configuration, steps, variant):
             (loss(part[:, :-1], part[:, 1:]) * (len(part) / batch)).backward()
         optimizer.step()
 
-    times = timed(step, steps)
-    return dict(ms=times, mb=peak_memory() / 1e6)
+    return dict(ms=timed(step, steps), mb=estimate.peak_memory() / 1e6)
 
 
 def sample_ours(tokens, full):
-    """Milliseconds per token for one sequence at 10.8M: until the context is full, or with a full one."""
+    """Milliseconds per token for one sequence at 10.8 M: until the context is full, or with a full one."""
     from autograd import Stream
     from tinygpt.generate import generate
     from tinygpt.model import GPT
-    from tinygpt.parallel.estimate import peak_memory
 
-    config = CONFIGURATIONS["shakespeare"][1]
-    model, prompt = GPT(config), Stream(0).integers(config.block_size if full else 1, 65)
-    return dict(
-        ms=[t / tokens for t in timed(lambda: list(generate(model, prompt, tokens)), 1)],
-        mb=peak_memory() / 1e6,
-    )
+    shape = CONFIGURATIONS["shakespeare"][1]
+    model = GPT(shape)
+    prompt = Stream(0).integers(shape.block_size if full else 1, shape.vocab_size)
+    (ms,) = timed(lambda: list(generate(model, prompt, tokens)), 1)
+    return dict(ms=[ms / tokens], mb=estimate.peak_memory() / 1e6)
 
 
 def sample_torch(tokens, full):
+    """The same for the lecture's way in PyTorch."""
     import torch
 
     from benchmarks import peers
-    from tinygpt.parallel.estimate import peak_memory
 
-    config = CONFIGURATIONS["shakespeare"][1]
-    model = peers.TorchGPT(config, peers.HeadByHead).eval()
-    prompt = torch.randint(0, 65, (1, config.block_size if full else 1))
-    return dict(
-        ms=[t / tokens for t in timed(lambda: model.generate(prompt, tokens), 1)], mb=peak_memory() / 1e6
-    )
+    shape = CONFIGURATIONS["shakespeare"][1]
+    model = peers.TorchGPT(shape, peers.HeadByHead).eval()
+    prompt = torch.randint(0, shape.vocab_size, (1, shape.block_size if full else 1))
+    (ms,) = timed(lambda: model.generate(prompt, tokens), 1)
+    return dict(ms=[ms / tokens], mb=estimate.peak_memory() / 1e6)
 
 
 def timed(function, repeats):
@@ -147,34 +135,23 @@ def timed(function, repeats):
 
 def measure_rate(cores):
     """GFLOP/s of float32 matrix products of the sizes that occur, one BLAS thread on each core."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    import numpy as np
-    from threadpoolctl import threadpool_info, threadpool_limits
-
     shapes = [(1024, 384, 1536), (1024, 1536, 384), (384, 1024, 1536), (1024, 384, 1152)]
 
-    def work(_):
-        rates = []
-        for n, k, m in shapes:
-            x, y = np.ones((n, k), np.float32), np.ones((k, m), np.float32)
-            out = np.empty((n, m), np.float32)
-            rates.append(
-                2e-6 * n * k * m / min(timed(lambda x=x, y=y, out=out: np.matmul(x, y, out=out), 40))
-            )
-        return sum(rates) / len(rates)
+    def rate_of(n, k, m):
+        x, y, out = np.ones((n, k), np.float32), np.ones((k, m), np.float32), np.empty((n, m), np.float32)
+        return 2e-6 * n * k * m / min(timed(lambda: np.matmul(x, y, out=out), 40))
+
+    def mean_rate(_):
+        return sum(rate_of(*shape) for shape in shapes) / len(shapes)
 
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(cores) as pool:
-        rate = max(sum(pool.map(work, range(cores))) for _ in range(3))
-    return dict(
-        gflops=rate, kernels=sorted({i["architecture"] for i in threadpool_info() if i["user_api"] == "blas"})
-    )
+        rate = max(sum(pool.map(mean_rate, range(cores))) for _ in range(3))
+    kernels = {library["architecture"] for library in threadpool_info() if library["user_api"] == "blas"}
+    return dict(gflops=rate, kernels=sorted(kernels))
 
 
 def profile(configuration, steps):
     """Milliseconds per step in each operation, forward and backward, with one worker."""
-    from collections import defaultdict
-
     import autograd as ag
 
     spent = defaultdict(float)
@@ -189,15 +166,13 @@ def profile(configuration, steps):
         return watched
 
     def watch_operation(operation):
-        forward, name = (
-            watch(operation.__name__ + ", forward", operation.raw),
-            operation.__name__ + ", backward",
-        )
+        forward = watch(f"{operation.__name__}, forward", operation.raw)
 
         def raw(*args, **kwargs):
-            output, vjps = forward(*args, **kwargs)
-            vjps = (vjps,) if callable(vjps) else vjps
-            return output, tuple(vjp and watch(name, vjp) for vjp in vjps)
+            output, pullbacks = forward(*args, **kwargs)
+            pullbacks = (pullbacks,) if callable(pullbacks) else pullbacks
+            name = f"{operation.__name__}, backward"
+            return output, tuple(pullback and watch(name, pullback) for pullback in pullbacks)
 
         operation.raw = raw
 
@@ -205,17 +180,18 @@ def profile(configuration, steps):
         if hasattr(operation, "raw"):
             watch_operation(operation)
     micro_batch = max(1, 1024 // CONFIGURATIONS[configuration][1].block_size)
-    result = measure_ours(configuration, steps, threads=1, micro_batch=micro_batch)
-    total = sum(result["ms"]) / len(result["ms"])
+    times = measure_ours(configuration, steps, threads=1, micro_batch=micro_batch)["ms"]
+    # the step that warms up is watched too
     per_step = {name: 1e3 * seconds / (steps + 1) for name, seconds in spent.items()}
-    return dict(total_ms=total, operations=dict(sorted(per_step.items(), key=lambda item: -item[1])))
+    slowest_first = sorted(per_step.items(), key=lambda item: -item[1])
+    return dict(total_ms=sum(times) / len(times), operations=dict(slowest_first))
 
 
 # --- the comparison -------------------------------------------------------------------------------
 
 
-def merge(results):
-    """The best time and the largest memory of a competitor's turns."""
+def best_of(results):
+    """The best time and the largest memory of a competitor's turns; None if all failed."""
     results = [result for result in results if result]
     if not results:
         return None
@@ -231,29 +207,48 @@ def compare(ours, peers, rounds):
     for _ in range(rounds):
         for name, call in {"ours": ours, **peers}.items():
             turns[name].append(call())
-    merged = {name: merge(results) for name, results in turns.items()}
-    mine, theirs = merged.pop("ours"), {name: result for name, result in merged.items() if result}
+    best = {name: best_of(results) for name, results in turns.items()}
+    mine = best.pop("ours")
+    theirs = {name: result for name, result in best.items() if result}
     summary = dict(
         ours_ms=mine["ms"], ours_mb=mine["mb"], pytorch_ms=None, pytorch_mb=None, ratio=None, variants=theirs
     )
     summary |= {key: mine[key] for key in ("threads", "micro_batch", "predicted_mb") if key in mine}
     if theirs:
-        best = min(theirs, key=lambda name: theirs[name]["ms"])
-        summary |= dict(best_variant=best, pytorch_ms=theirs[best]["ms"], pytorch_mb=theirs[best]["mb"])
+        fastest = min(theirs, key=lambda name: theirs[name]["ms"])
+        summary |= dict(
+            best_variant=fastest, pytorch_ms=theirs[fastest]["ms"], pytorch_mb=theirs[fastest]["mb"]
+        )
         summary["ratio"] = summary["pytorch_ms"] / mine["ms"]
-        whole = [result["mb"] for name, result in theirs.items() if "micro-batches" not in name]
         # as people run it, without micro-batches
+        whole = [result["mb"] for name, result in theirs.items() if "micro-batches" not in name]
         summary["pytorch_whole_batch_mb"] = min(whole, default=None)
     return summary
 
 
-def floor_flops(batch, config):
-    """Floating-point operations of a step's matrix products: 6 per weight and token, and the full square of
-    attention.
-    """
-    C, L, T = config.n_embd, config.n_layer, config.block_size
-    weights = 12 * L * C * C + C * config.vocab_size
-    return batch * T * (6 * weights + 12 * L * T * C)
+def variants_of(configuration, quick, compiled):
+    """The names of PyTorch's variants that compete."""
+    if configuration == "gpt2":
+        return ["SDPA", "SDPA, micro-batches"]
+    if quick:
+        return ["lecture", "SDPA"] if configuration == "laptop" else ["SDPA, micro-batches"]
+    return [name for name in VARIANTS if compiled or not VARIANTS[name].compiled]
+
+
+def compare_training(configuration, quick, compiled):
+    steps = 1 if quick and configuration == "shakespeare" else STEPS[configuration]
+    ours = partial(in_own_process, measure_ours, configuration, steps)
+    peers = {
+        name: partial(in_own_process, measure_torch, configuration, steps, name)
+        for name in variants_of(configuration, quick, compiled)
+    }
+    return compare(ours, peers, rounds=1 if quick or configuration == "gpt2" else 2)
+
+
+def compare_sampling(full, tokens, quick):
+    ours = partial(in_own_process, sample_ours, tokens, full)
+    peers = {"lecture": partial(in_own_process, sample_torch, tokens, full)}
+    return compare(ours, peers, rounds=1 if quick else 2)
 
 
 def print_row(name, row):
@@ -272,77 +267,39 @@ def print_row(name, row):
 def run_all(quick, compiled):
     cores = len(os.sched_getaffinity(0))
     rate = in_own_process(measure_rate, cores)
-    report = dict(
-        machine=dict(cores=cores, processor=processor(), python=platform.python_version(), **rate),
-        configurations={},
-    )
+    machine = dict(cores=cores, processor=processor(), python=platform.python_version(), **rate)
+    rows = {}
+    report = dict(machine=machine, configurations=rows)
     print(
         f"{processor()}, {cores} cores, OpenBLAS kernels {rate['kernels']}: {rate['gflops']:.0f} GFLOP/s in "
         "matrix products"
     )
-    rows = report["configurations"]
-    variants = [name for name in VARIANTS if compiled or "compiled" not in name]
-    for name in ("laptop", "shakespeare", "gpt2"):
-        chosen = (
-            ["lecture", "SDPA"]
-            if quick and name == "laptop"
-            else ["SDPA, micro-batches"]
-            if quick
-            else variants
-        )
-        if name == "gpt2":
-            if quick:
-                continue
-            chosen = ["SDPA", "SDPA, micro-batches"]
-        steps = 1 if quick and name == "shakespeare" else STEPS[name]
-        peers = {
-            v: lambda v=v, name=name, steps=steps: in_own_process(measure_torch, name, steps, v)
-            for v in chosen
-        }
-        rounds = 1 if quick or name == "gpt2" else 2
-        rows[name] = compare(
-            lambda name=name, steps=steps: in_own_process(measure_ours, name, steps), peers, rounds
-        )
+    for name in ("laptop", "shakespeare") if quick else ("laptop", "shakespeare", "gpt2"):
+        rows[name] = compare_training(name, quick, compiled)
         rows[name]["floor_ms"] = floor_flops(*CONFIGURATIONS[name]) / rate["gflops"] / 1e6
         print_row(name, rows[name])
         print(f"{name:16} its matrix products alone would take {rows[name]['floor_ms']:.1f} ms", flush=True)
-        save(report)
-    for name, full, tokens in (("sampling", False, 255), ("sampling_full", True, 24)):
-        peers = {"lecture": lambda full=full, tokens=tokens: in_own_process(sample_torch, tokens, full)}
-        rows[name] = compare(
-            lambda full=full, tokens=tokens: in_own_process(sample_ours, tokens, full),
-            peers,
-            1 if quick else 2,
-        )
+        save("cpu.json", report)
+    for name, (full, tokens) in SAMPLING.items():
+        rows[name] = compare_sampling(full, tokens, quick)
         print_row(name, rows[name])
-        save(report)
+        save("cpu.json", report)
     if not quick:
         report["profile"] = {name: in_own_process(profile, name, 1) for name in ("shakespeare", "laptop")}
         report["growth"] = {
             what: [growth_point(*point) for point in points] for what, points in GROWTH.items()
         }
-        save(report)
+        save("cpu.json", report)
     plot(report)
 
 
 def growth_point(name, value):
-    changes = {name: value} | ({"n_head": max(1, value // 32)} if name == "n_embd" else {})
+    changes = {name: value}
+    if name == "n_embd":
+        changes["n_head"] = max(1, value // 32)
     result = in_own_process(measure_ours, "laptop", 10, **changes)
     print(f"  {name} {value}: {min(result['ms']):.1f} ms, {result['mb']:.0f} MB", flush=True)
     return dict(value=value, ms=min(result["ms"]), mb=result["mb"], predicted_mb=result["predicted_mb"])
-
-
-def processor():
-    try:
-        with open("/proc/cpuinfo") as file:
-            return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def save(report):
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "cpu.json").write_text(json.dumps(report, indent=1) + "\n")
 
 
 def plot(report):

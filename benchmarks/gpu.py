@@ -1,11 +1,11 @@
-"""On a GPU: is it right, how fast is it, and the reference run. `python -m benchmarks.gpu` (`--full` for the
-run).
+"""On a GPU: is it right, how fast is it, and the reference run.
 
-In this order, each part in a process of its own and written to benchmarks/results/gpu.json and gpu.png as
-soon as it is there: the parity tests, a training step of the reference configuration and its kernels one by
-one against what large products and copies reach on this card, with --full the 5,000 steps of the reference
-run and 10,000 characters of its text, then PyTorch's step in several forms, the slow ones to compile last.
-PyTorch is left out where it is missing.
+`python -m benchmarks.gpu`, with `--full` for the run. The parts, in this order: the parity tests; a training
+step of the reference configuration and its kernels one by one, against what large products and copies reach
+on this card; with --full the 5,000 steps of the reference run and 10,000 characters of its text; then
+PyTorch's step in several forms, and last those that are slow to compile. Each part runs in a process of its
+own and is written to benchmarks/results/gpu.json and gpu.png as soon as it is done. Without PyTorch, its part
+is left out.
 """
 
 import argparse
@@ -15,104 +15,103 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from autograd import PRECISIONS, set_precision
 from autograd.backend import choose_device
-from autograd.cuda.products import COMPUTE_TYPES, set_precision
-from benchmarks import in_own_process
-from benchmarks.cpu import CONFIGURATIONS, floor_flops
+from benchmarks import RESULTS, in_own_process, save
+from benchmarks.step import CONFIGURATIONS, Step, floor_flops
+from benchmarks.training import evaluations
 from tinygpt.config import UserError
 
-RESULTS = Path(__file__).parent / "results"
 RUN = Path("runs/gpu-reference")
 REFERENCE_LOSS = 1.4787  # of the run that this one repeats
-COMPETITORS = {  # name -> (attention form, float32 products, autocast to bfloat16, compiled)
-    "SDPA, TF32": ("ScaledDotProduct", "high", False, False),
-    "SDPA, fp32": ("ScaledDotProduct", "highest", False, False),
-    "SDPA, bf16": ("ScaledDotProduct", "high", True, False),
-    "lecture, TF32": ("HeadByHead", "high", False, False),
-    "SDPA, TF32, compiled": ("ScaledDotProduct", "high", False, True),
-    "SDPA, bf16, compiled": ("ScaledDotProduct", "high", True, True),
+
+
+@dataclass(frozen=True)
+class Competitor:
+    """A form of PyTorch's step.
+
+    attention: a class in peers.py; products: PyTorch's word for the precision of float32 products.
+    """
+
+    attention: str
+    products: str = "high"
+    bf16: bool = False  # autocast to bfloat16
+    compiled: bool = False
+
+
+COMPETITORS = {
+    "SDPA, TF32": Competitor("ScaledDotProduct"),
+    "SDPA, fp32": Competitor("ScaledDotProduct", products="highest"),
+    "SDPA, bf16": Competitor("ScaledDotProduct", bf16=True),
+    "lecture, TF32": Competitor("HeadByHead"),
+    "SDPA, TF32, compiled": Competitor("ScaledDotProduct", compiled=True),
+    "SDPA, bf16, compiled": Competitor("ScaledDotProduct", bf16=True, compiled=True),
 }
 
 
 # --- in a process of its own ----------------------------------------------------------------------
 
 
-def training(precision="tf32"):
-    """A function that queues one training step of the reference configuration, and the module cupy."""
-    import cupy
-
-    from autograd import AdamW, Stream
-    from tinygpt.model import GPT
-    from tinygpt.parallel.workers import Workers
-
-    batch, config = CONFIGURATIONS["shakespeare"]
+def training_step(precision):
+    """A function that queues one training step of the reference configuration."""
     set_precision(precision)
-    model = GPT(config).to("cuda")
-    optimizer = AdamW(model.parameter_groups(0.01), lr=3e-4)
-    workers = Workers(model, optimizer, threads=1, micro_batch=batch)
-    ids = cupy.asarray(Stream(0).integers(batch * (config.block_size + 1), config.vocab_size)).reshape(
-        batch, -1
-    )
-
-    def step(number=0):
-        workers.loss_and_gradients(ids[:, :-1], ids[:, 1:], Stream(1, step=number))
-        optimizer.step(workers.run)
-
-    return step, cupy
+    return Step(*CONFIGURATIONS["shakespeare"], device="cuda")
 
 
-def measure_ours(precision, steps=100):
-    """Milliseconds per step, the host's share of them, and the GPU memory in MB that was ever in use."""
-    step, cupy = training(precision)
+def timed(step, synchronize, steps):
+    """Milliseconds per step, and the host's share of them: the time to queue it. Ten steps warm up."""
     for number in range(10):
         step(number)
-    cupy.cuda.get_current_stream().synchronize()
+    synchronize()
     began = time.perf_counter()
     for number in range(steps):
         step(number)
     queued = time.perf_counter() - began
-    cupy.cuda.get_current_stream().synchronize()
-    ms = (time.perf_counter() - began) * 1e3 / steps
-    return dict(ms=ms, host_ms=queued * 1e3 / steps, mb=cupy.get_default_memory_pool().total_bytes() / 1e6)
+    synchronize()
+    return dict(ms=(time.perf_counter() - began) * 1e3 / steps, host_ms=queued * 1e3 / steps)
 
 
-def measure_torch(competitor, steps=100):
+def measure_ours(precision, steps=100):
+    """Milliseconds per step, the host's share of them, and the largest GPU memory in use, in MB."""
+    import cupy
+
+    times = timed(training_step(precision), cupy.cuda.get_current_stream().synchronize, steps)
+    return dict(**times, mb=cupy.get_default_memory_pool().total_bytes() / 1e6)
+
+
+def measure_torch(competitor_name, steps=100):
+    """The same for one of PyTorch's forms."""
     import torch
 
     from benchmarks import peers
 
-    batch, config = CONFIGURATIONS["shakespeare"]
-    attention, products, autocast, compiled = COMPETITORS[competitor]
-    torch.set_float32_matmul_precision(products)
-    model = peers.TorchGPT(config, getattr(peers, attention)).cuda()
-    loss = torch.compile(model) if compiled else model
+    batch, shape = CONFIGURATIONS["shakespeare"]
+    competitor = COMPETITORS[competitor_name]
+    torch.set_float32_matmul_precision(competitor.products)
+    model = peers.TorchGPT(shape, getattr(peers, competitor.attention)).cuda()
+    loss = torch.compile(model) if competitor.compiled else model
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, fused=True)
-    ids = torch.randint(0, config.vocab_size, (batch, config.block_size + 1), device="cuda")
+    ids = torch.randint(0, shape.vocab_size, (batch, shape.block_size + 1), device="cuda")
 
-    def step():
+    def step(number):
         optimizer.zero_grad()
-        with torch.autocast("cuda", torch.bfloat16, enabled=autocast):
+        with torch.autocast("cuda", torch.bfloat16, enabled=competitor.bf16):
             value = loss(ids[:, :-1], ids[:, 1:])
         value.backward()
         optimizer.step()
 
-    for _ in range(10):
-        step()
-    torch.cuda.synchronize()
-    began = time.perf_counter()
-    for _ in range(steps):
-        step()
-    torch.cuda.synchronize()
-    ms = (time.perf_counter() - began) * 1e3 / steps
-    return dict(ms=ms, mb=torch.cuda.max_memory_reserved() / 1e6, version=torch.__version__)
+    times = timed(step, torch.cuda.synchronize, steps)
+    return dict(**times, mb=torch.cuda.max_memory_reserved() / 1e6, version=torch.__version__)
 
 
 def measure_card(n=8192):
-    """What the card reaches: TFLOP/s of a large product in each precision, GB/s of a large copy (read and
-    written).
+    """What the card reaches.
+
+    TFLOP/s of a large product in each precision, GB/s of a large copy (read and written).
     """
     import cupy
 
@@ -120,14 +119,15 @@ def measure_card(n=8192):
 
     device = cupy.cuda.Device()
     card = dict(name=cupy.cuda.runtime.getDeviceProperties(device.id)["name"].decode(), cupy=cupy.__version__)
-    a, out = cupy.sin(cupy.arange(n * n, dtype=cupy.float32)).reshape(n, n), cupy.empty((n, n), cupy.float32)
-    for precision in COMPUTE_TYPES:
+    a = cupy.sin(cupy.arange(n * n, dtype=cupy.float32)).reshape(n, n)
+    out = cupy.empty((n, n), cupy.float32)
+    for precision in PRECISIONS:
         set_precision(precision)
-        card[f"{precision}_tflops"] = 2e-9 * n**3 / milliseconds(cupy, lambda: product(cupy, a, a, out=out))
+        ms = milliseconds(cupy, lambda: product(cupy, a, a, out=out))
+        card[f"{precision}_tflops"] = 2e-9 * n**3 / ms
     many = cupy.empty((8, n, n), cupy.float32)
-    card["copy_gb_per_s"] = (
-        2e-6 * 4 * many[:4].size / milliseconds(cupy, lambda: cupy.copyto(many[:4], many[4:]))
-    )
+    ms = milliseconds(cupy, lambda: cupy.copyto(many[:4], many[4:]))
+    card["copy_gb_per_s"] = 2e-6 * many[:4].nbytes / ms
     return card
 
 
@@ -144,16 +144,26 @@ def milliseconds(cupy, function, repeats=10):
     return min(times[2:])
 
 
-def profile(precision="tf32", steps=5):
-    """{kernel or product: its launches, milliseconds and GB/s in a step}: what our own launches take on the
-    GPU's clock.
+@dataclass
+class Launches:
+    """What all launches of a kernel, or all products of some shapes, took together."""
 
-    GB/s counts each array that a launch is given once. What is missing from the whole step are CuPy's own
-    kernels.
+    count: int = 0
+    ms: float = 0.0
+    bytes: int = 0
+
+
+def profile(precision="tf32", steps=5):
+    """{kernel or product: its launches, milliseconds and GB/s in a step}, the slowest first.
+
+    This is what our own launches take on the GPU's clock. GB/s counts each array that a launch is given once.
+    What is missing from the whole step are CuPy's own kernels.
     """
+    import cupy
+
     from autograd.cuda import ops, optim
 
-    step, cupy = training(precision)
+    step = training_step(precision)
     step()
     spans = []
 
@@ -166,25 +176,38 @@ def profile(precision="tf32", steps=5):
             result = function(*args, **kwargs)
             stop.record()
             arrays = [x for x in [*args, result, *kwargs.values()] if isinstance(x, cupy.ndarray)]
-            spans.append((label(*args), start, stop, sum({x.data.ptr: x.nbytes for x in arrays}.values())))
+            size = sum({x.data.ptr: x.nbytes for x in arrays}.values())
+            spans.append((label(*args), start, stop, size))
             return result
 
         setattr(module, name, watched)
 
-    watch(ops, "launch", lambda xp, name, *rest: name)
-    watch(optim, "launch", lambda xp, name, *rest: name)
-    watch(ops, "product", lambda xp, a, b, **options: f"product {a.shape} {b.shape}")
+    def kernel_name(xp, kernel, *rest):
+        return kernel
+
+    def shapes(xp, a, b, *rest):
+        return f"product {a.shape} {b.shape}"
+
+    watch(ops, "launch", kernel_name)
+    watch(optim, "launch", kernel_name)
+    watch(ops, "product", shapes)
     for number in range(steps):
         step(number)
     cupy.cuda.get_current_stream().synchronize()
-    totals = defaultdict(lambda: [0, 0.0, 0])
+    totals = defaultdict(Launches)
     for label, start, stop, size in spans:
         total = totals[label]
-        total[:] = total[0] + 1, total[1] + cupy.cuda.get_elapsed_time(start, stop), total[2] + size
-    slowest_first = sorted(totals.items(), key=lambda item: -item[1][1])
+        total.count += 1
+        total.ms += cupy.cuda.get_elapsed_time(start, stop)
+        total.bytes += size
+    slowest_first = sorted(totals.items(), key=lambda item: -item[1].ms)
     return {
-        k: dict(launches=n / steps, ms=ms / steps, gb_per_s=1e-6 * size / max(ms, 1e-9))
-        for k, (n, ms, size) in slowest_first
+        label: dict(
+            launches=total.count / steps,
+            ms=total.ms / steps,
+            gb_per_s=1e-6 * total.bytes / max(total.ms, 1e-9),
+        )
+        for label, total in slowest_first
     }
 
 
@@ -194,17 +217,8 @@ def profile(precision="tf32", steps=5):
 def parity():
     """The tests marked gpu, in a process of their own."""
     began = time.perf_counter()
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-m",
-        "gpu",
-        "-p",
-        "no:cacheprovider",
-        "tests/autograd/cuda/test_gpu.py",
-    ]
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
+    command.append("tests/autograd/cuda/test_gpu.py")
     result = subprocess.run(command, capture_output=True, text=True)
     lines = result.stdout.strip().splitlines() or [""]
     failures = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
@@ -219,45 +233,30 @@ def parity():
 
 def reference_run(data, extra=()):
     """Train the reference configuration with train.py itself, and sample 10,000 characters from it."""
-    command = [sys.executable, "train.py", "--preset", "shakespeare", "--device", "cuda", "--data", data]
-    command += ["--out", str(RUN), "--overwrite", "--sample-tokens", "500", *extra]
+    train = [sys.executable, "train.py", "--preset", "shakespeare", "--device", "cuda", "--data", data]
+    train += ["--out", str(RUN), "--overwrite", "--sample-tokens", "500", *extra]
     began = time.perf_counter()
-    if subprocess.run(command).returncode:
+    if subprocess.run(train).returncode:
         return None
     seconds = time.perf_counter() - began
-    lines = [json.loads(line) for line in (RUN / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    evaluations = [line for line in lines if line["event"] == "evaluation"]
-    losses = [line["val_loss"] for line in evaluations]
-    text = RESULTS / "gpu_sample.txt"
+    points = evaluations(RUN)
+    losses = [point["val_loss"] for point in points]
+    sample = [sys.executable, "-m", "tinygpt", "sample", str(RUN), "--device", "cuda", "--tokens", "10000"]
+    sample += ["--out", str(RESULTS / "gpu_sample.txt")]
     began = time.perf_counter()
-    sample = [
-        sys.executable,
-        "-m",
-        "tinygpt",
-        "sample",
-        str(RUN),
-        "--device",
-        "cuda",
-        "--tokens",
-        "10000",
-        "--out",
-        str(text),
-    ]
     sampled = subprocess.run(sample).returncode == 0
     return dict(
         seconds=seconds,
-        training_seconds=evaluations[-1]["training_seconds"],
+        training_seconds=points[-1]["training_seconds"],
         best_val_loss=min(losses),
         last_val_loss=losses[-1],
         sample_seconds=time.perf_counter() - began if sampled else None,
-        evaluations=[{key: line[key] for key in ("step", "train_loss", "val_loss")} for line in evaluations],
+        evaluations=[{key: point[key] for key in ("step", "train_loss", "val_loss")} for point in points],
     )
 
 
 def best_of_turns(calls, turns):
-    """{name: the turn with the least time} of calls that take turns (A B C, A B C); those that fail are left
-    out.
-    """
+    """{name: its fastest turn} of calls that take turns (A B C, A B C). Calls that fail are left out."""
     best = {}
     for _ in range(turns):
         for name, call in calls.items():
@@ -271,36 +270,33 @@ def run_all(full, warm_up, data):
     report = dict(card=in_own_process(measure_card))
     print(json.dumps(report["card"]), flush=True)
     report["parity"] = parity()
-    save(report)
-    ours = {f"ours, {p}": partial(in_own_process, measure_ours, p) for p in COMPUTE_TYPES}
+    write(report)
+    ours = {f"ours, {name}": partial(in_own_process, measure_ours, name) for name in PRECISIONS}
     report["step"] = best_of_turns(ours, turns=1)
     report["profile"] = in_own_process(profile)
-    save(report)
+    write(report)
     if full:
         report["reference_run"] = reference_run(data)
-        save(report)
+        write(report)
     if warm_up:
         schedule = ["--learning-rate", "1e-3", "--warmup-steps", "100", "--min-lr", "1e-4"]
         report["warm_up_and_cosine"] = reference_run(data, schedule)
-        save(report)
-    theirs = {name: partial(in_own_process, measure_torch, name, timeout=200) for name in COMPETITORS}
-    compiled = {name: call for name, call in theirs.items() if COMPETITORS[name][3]}
-    for calls, turns in (
-        (ours | {name: theirs[name] for name in theirs if name not in compiled}, 2),
-        (compiled, 1),
-    ):
+        write(report)
+    theirs = {True: {}, False: {}}  # compiled or not -> name -> call
+    for name, competitor in COMPETITORS.items():
+        theirs[competitor.compiled][name] = partial(in_own_process, measure_torch, name, timeout=200)
+    for calls, turns in ((ours | theirs[False], 2), (theirs[True], 1)):
         report["step"] |= best_of_turns(calls, turns)
-        save(report)
+        write(report)
     return report
 
 
-def save(report):
-    """gpu.json and gpu.png as far as they are known."""
-    RESULTS.mkdir(exist_ok=True)
+def write(report):
+    """gpu.json and gpu.png, with what is known so far."""
     flops = floor_flops(*CONFIGURATIONS["shakespeare"])
     for row in report.get("step", {}).values():
         row["tflops"] = flops * 1e-9 / row["ms"]
-    (RESULTS / "gpu.json").write_text(json.dumps(report, indent=1) + "\n")
+    save("gpu.json", report)
     if "step" in report:
         plot(report)
 

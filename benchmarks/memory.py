@@ -1,17 +1,18 @@
-"""Peak memory of two larger models with a vocabulary of 4,000, and their speed: `python -m benchmarks.memory
-FILE`
+"""Peak memory of two larger models with a vocabulary of 4,000, and their speed.
 
-The reference shape and one of 25 M parameters in its blocks, context 256, byte-pair encoding learnt from the
-file. Writes benchmarks/results/memory.json.
+`python -m benchmarks.memory FILE`: the reference shape and one of 25 M parameters in its blocks, context 256,
+byte-pair encoding learnt from the file. Writes benchmarks/results/memory.json.
 """
 
 import argparse
 import tempfile
 from pathlib import Path
 
-from benchmarks.training import save, train
+from benchmarks import save
+from benchmarks.training import train
 
 SHAPES = {"10.8 M": dict(n_layer=6, n_head=6, n_embd=384), "25 M": dict(n_layer=8, n_head=8, n_embd=512)}
+SETTINGS = dict(preset="shakespeare", architecture="gpt2", tokenizer="bpe", vocab_size=4000)
 LIMIT = 1500  # MB
 
 
@@ -21,19 +22,14 @@ def main():
     parser.add_argument("--steps", type=int, default=50, help="of 64 x 256 tokens (default: 50)")
     parser.add_argument("--quick", action="store_true", help="two steps, written nowhere")
     args = parser.parse_args()
-    steps, report = 2 if args.quick else args.steps, {}
+    steps = 2 if args.quick else args.steps
+    settings = SETTINGS | dict(
+        data=args.data, max_steps=steps, eval_interval=steps, eval_iters=1, sample_tokens=50
+    )
+    report = {}
     for name, shape in SHAPES.items():
-        settings = dict(
-            preset="shakespeare",
-            data=args.data,
-            tokenizer="bpe",
-            vocab_size=4000,
-            architecture="gpt2",
-            **shape,
-        )
         with tempfile.TemporaryDirectory() as folder:
-            settings |= dict(max_steps=steps, eval_interval=steps, eval_iters=1, sample_tokens=50)
-            report[name] = result = train(Path(folder) / "run", **settings)
+            report[name] = result = train(Path(folder) / "run", **settings, **shape)
         verdict = "within" if result["peak_mb"] <= LIMIT else "ABOVE"
         print(
             f"{name}: {result['parameters']:,} parameters, vocabulary of {result['vocabulary']:,}, {steps} "

@@ -1,15 +1,14 @@
 """Training on several ranks: what it takes here, a model of a step, and what that predicts elsewhere.
 
-`python -m benchmarks.ranks` measures sums over 2 and 4 ranks and steps on 1, 2 and 4 ranks of one thread,
-trains the laptop preset on 2 ranks of one thread and in one process of 2 threads, and fits
+`python -m benchmarks.ranks` measures sums over 2 and 4 ranks and steps on 1, 2 and 4 ranks of one thread. It
+trains the laptop preset on 2 ranks of one thread and in one process of 2 threads. Then it fits
 
     step(n) = compute / n + update + communication(n)
-    communication(n) = 2 log2(n) latency + 2 (n - 1) / n * bytes / bandwidth        (the best algorithms for a
-    sum)
+    communication(n) = 2 log2(n) latency + 2 (n - 1) / n * bytes / bandwidth
 
-It writes results/ranks.json and, from that alone, ranks.md and results/ranks.png. `--quick` does a little of
-each and writes into --out only; `--page` rewrites the page, with the GPU's step from results/gpu.json if it
-has been measured.
+with the communication of the best algorithms for a sum. It writes results/ranks.json and, from that alone,
+ranks.md and results/ranks.png. `--quick` does a little of each and writes into --out only. `--page` writes
+the page again, with the GPU's step from results/gpu.json if it has been measured.
 """
 
 import argparse
@@ -27,18 +26,19 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from benchmarks.cpu import CONFIGURATIONS, RESULTS, floor_flops, processor
+from benchmarks import RESULTS, ROOT, processor, save
+from benchmarks.step import CONFIGURATIONS, Step, floor_flops
+from benchmarks.training import metrics
 from tinygpt.config import PRESETS
 from tinygpt.parallel.ranks import ALONE, start_ranks
 
-ROOT = Path(__file__).parent.parent
 SUMS = [2**k for k in range(12, 28, 3)]  # bytes
 COUNTS = [2**k for k in range(11)]  # ranks to predict for: 1 to 1,024
 MODELS = {"10.8 M": ("shakespeare", 64), "124 M": ("gpt2", 512)}  # configuration, sequences of a usual batch
 WORTH, GOOD = 0.5, 0.8  # efficiencies: below the first, ranks are wasted; the second is worth aiming at
 
-# Not measured here: (bytes per second in each direction, seconds per message), rates at four fifths of the
-# nominal ones.
+# Not measured here: (bytes per second in each direction, seconds per message). The rates are four fifths of
+# the nominal ones.
 NETWORKS = {"10 Gbit/s": (1e9, 30e-6), "100 Gbit/s": (10e9, 5e-6), "NVLink": (360e9, 3e-6)}
 GPU_FLOPS = 100e12  # until results/gpu.json says better: an H200 in TF32 at a fifth of its peak
 GPU_BYTES = 3.8e12  # bytes per second of its memory, four fifths of the nominal rate
@@ -52,9 +52,9 @@ def measure_sum(ranks, size, repeats):
     """Median seconds that adding up `size` bytes takes."""
     array, times = np.zeros(size // 4, np.float32), []
     for _ in range(repeats + 2):
-        ranks.largest(0)  # all start together
+        ranks.barrier()
         began = time.perf_counter()
-        ranks.add_up(array)
+        ranks.all_reduce(array)
         times.append(time.perf_counter() - began)
     return statistics.median(times[2:])
 
@@ -68,102 +68,76 @@ class TimedRanks:
     def __getattr__(self, name):
         return getattr(self.ranks, name)
 
-    def add_up(self, array):
+    def all_reduce(self, array):
         began = time.perf_counter()
-        total = self.ranks.add_up(array)
+        total = self.ranks.all_reduce(array)
         self.seconds += time.perf_counter() - began
         return total
 
 
 def measure_step(ranks, configuration, steps, threads):
     """Median seconds of a step and of its parts, after one step that is not counted."""
-    from autograd import AdamW, Stream
-    from tinygpt.config import TrainConfig
-    from tinygpt.model import GPT
-    from tinygpt.parallel.workers import Workers, choose_division
-
-    batch, shape = CONFIGURATIONS[configuration]
-    timed, model = TimedRanks(ranks), GPT(shape)
-    optimizer = AdamW(model.parameter_groups(0.01), lr=3e-4)
-    chosen = choose_division(
-        TrainConfig(batch_size=batch, block_size=shape.block_size, threads=threads), shape, ranks=ranks
-    )
-    workers = Workers(model, optimizer, *chosen, timed)
-    # although there are cores left when there is one rank of one thread
+    timed = TimedRanks(ranks)
+    step = Step(*CONFIGURATIONS[configuration], ranks=timed, threads=threads)
+    # one, even if one rank of one thread leaves cores idle
     threadpool_limits(1, user_api="blas")
-    rows = ranks.share(batch)
-    ids = (
-        Stream(0, step=ranks.rank).integers(rows * (shape.block_size + 1), shape.vocab_size).reshape(rows, -1)
-    )
-    stream = Stream(1) if shape.dropout else None
-    table = []
+    rows = []
     for _ in range(steps + 1):
         timed.seconds, began = 0.0, time.perf_counter()
-        workers.loss_and_gradients(ids[:, :-1], ids[:, 1:], stream)
+        step.compute()
         added = time.perf_counter()
-        optimizer.step(workers.run)
+        step.update()
         ended = time.perf_counter()
-        table.append((added - began - timed.seconds, ended - added, timed.seconds, ended - began))
-    return dict(
-        zip(
-            ("compute", "update", "sums", "step"),
-            map(statistics.median, zip(*table[1:], strict=True)),
-            strict=True,
+        rows.append(
+            dict(
+                compute=added - began - timed.seconds,
+                update=ended - added,
+                sums=timed.seconds,
+                step=ended - began,
+            )
         )
-    )
+    return {part: statistics.median(row[part] for row in rows[1:]) for part in rows[0]}
 
 
 # --- starting them --------------------------------------------------------------------------------
 
 
-def engine(ranks):
-    """The beginning of the command that starts Python on so many ranks."""
+def start_command(ranks):
+    """The beginning of a command that starts Python on this many ranks."""
     if ranks == 1:
         return [sys.executable]
     mpiexec = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    return [
-        mpiexec or sys.exit("no mpiexec: pip install -e '.[mpi]'"),
-        "-n",
-        str(ranks),
-        sys.executable,
-        "-m",
-        "mpi4py",
-    ]
+    if not mpiexec:
+        raise SystemExit("no mpiexec: pip install -e '.[mpi]'")
+    return [mpiexec, "-n", str(ranks), sys.executable, "-m", "mpi4py"]
 
 
 def on_ranks(ranks, function, *arguments):
-    """What a function of this module returns on rank 0 of so many."""
+    """Call a function of this module on this many ranks. Returns the result of rank 0."""
     call = json.dumps([function.__name__, arguments])
-    command = [*engine(ranks), "-m", "benchmarks.ranks", "--call", call]
-    # or a rank that waits keeps its core
-    yielding = {"MPIR_CVAR_POLLS_BEFORE_YIELD": "1"} if ranks > ALONE.cores() else {}
-    result = subprocess.run(
-        command, cwd=ROOT, env=os.environ | yielding, check=True, stdout=subprocess.PIPE, text=True
-    )
+    command = [*start_command(ranks), "-m", "benchmarks.ranks", "--call", call]
+    environment = dict(os.environ)
+    if ranks > ALONE.cores():
+        environment["MPIR_CVAR_POLLS_BEFORE_YIELD"] = "1"  # or a rank that waits keeps its core
+    result = subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(result.stdout.splitlines()[-1])
 
 
 def train_laptop(ranks, threads, steps):
-    """Tokens per second, and the losses, of a run of the laptop preset."""
+    """A run of the laptop preset: tokens per second, the last validation loss and all losses."""
+    preset = PRESETS["laptop"]
     with tempfile.TemporaryDirectory() as folder:
-        flags = [
-            "--preset",
-            "laptop",
-            "--threads",
-            str(threads),
-            "--stop-after",
-            str(steps),
-            "--out",
-            f"{folder}/run",
-        ]
-        subprocess.run([*engine(ranks), "train.py", *flags], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-        lines = [
-            json.loads(line) for line in (Path(folder) / "run" / "metrics.jsonl").read_text().splitlines()
-        ]
+        command = [*start_command(ranks), "train.py", "--preset", "laptop", "--threads", str(threads)]
+        command += ["--stop-after", str(steps), "--out", f"{folder}/run"]
+        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        lines = metrics(f"{folder}/run")
     last = [line for line in lines if line["event"] == "evaluation"][-1]
-    tokens = steps * PRESETS["laptop"]["batch_size"] * PRESETS["laptop"]["block_size"]
-    losses = [line[name] for line in lines for name in ("loss", "train_loss", "val_loss") if name in line]
-    return dict(tokens_per_second=tokens / last["training_seconds"], val_loss=last["val_loss"]), losses
+    tokens = steps * preset["batch_size"] * preset["block_size"]
+    return dict(
+        tokens_per_second=tokens / last["training_seconds"],
+        val_loss=last["val_loss"],
+        losses=[line[name] for line in lines for name in ("loss", "train_loss", "val_loss") if name in line],
+    )
 
 
 def measure(quick):
@@ -188,8 +162,9 @@ def measure(quick):
                 flush=True,
             )
     steps = 30 if quick else PRESETS["laptop"]["max_steps"]
-    (ranks, losses), (threads, same) = train_laptop(2, 1, steps), train_laptop(1, 2, steps)
-    difference = max(abs(a - b) for a, b in zip(losses, same, strict=True))
+    ranks, threads = train_laptop(2, 1, steps), train_laptop(1, 2, steps)
+    losses = zip(ranks.pop("losses"), threads.pop("losses"), strict=True)
+    difference = max(abs(a - b) for a, b in losses)
     report["laptop"] = dict(steps=steps, ranks=ranks, threads=threads, largest_difference=difference)
     return report
 
@@ -236,18 +211,22 @@ def gpu_step(report, configuration):
 
 
 def gpu_flops():
-    """What the measured step of a GPU comes to, if there is one: {"gpu_flops": FLOP/s} or {}."""
+    """{"gpu_flops": FLOP/s of the GPU's measured step}, or {} if none was measured."""
     file = RESULTS / "gpu.json"
-    step = json.loads(file.read_text()).get("step", {}).get("ours, tf32") if file.is_file() else None
-    return {"gpu_flops": floor_flops(*CONFIGURATIONS["shakespeare"]) / (step["ms"] / 1e3)} if step else {}
+    if not file.is_file():
+        return {}
+    step = json.loads(file.read_text(encoding="utf-8")).get("step", {}).get("ours, tf32")
+    if not step:
+        return {}
+    return {"gpu_flops": floor_flops(*CONFIGURATIONS["shakespeare"]) / (step["ms"] / 1e3)}
 
 
 def predict(report):
-    """What a model, device and network bring: a dict for each."""
+    """What each model, device and network would bring: a dict for each."""
     rows = []
     for model, (configuration, _) in MODELS.items():
         cpu, gpu = fit_step(report, configuration, report["cores"]), gpu_step(report, configuration)
-        rows += [predict_one(model, "CPU", *cpu, network) for network in list(NETWORKS)[:2]]
+        rows += [predict_one(model, "CPU", *cpu, network) for network in ("10 Gbit/s", "100 Gbit/s")]
         rows += [predict_one(model, "GPU", *gpu, network) for network in NETWORKS]
     return rows
 
@@ -262,11 +241,17 @@ def predict_one(model, device, compute, update, network):
     largest = cost[COUNTS[-1]]
     needed = GOOD / (1 - GOOD) * largest  # seconds of work beside a sum of all that make its efficiency GOOD
     return dict(
-        name=f"{model}, {device}", model=model, device=device, network=network, alone=alone, speedup=speedup, largest=largest,
+        name=f"{model}, {device}",
+        model=model,
+        device=device,
+        network=network,
+        alone=alone,
+        speedup=speedup,
+        largest=largest,
         pays_up_to=max(n for n, gain in speedup.items() if gain >= WORTH * n),
         sequences=max(1, math.ceil((needed - update) / compute)),
         steps_between=max(1, math.ceil(needed / (compute + update))),
-    )  # fmt: skip
+    )
 
 
 # --- the page -------------------------------------------------------------------------------------
@@ -280,10 +265,9 @@ def table(head, rows):
 def sums_table(report):
     network, rows = fit_network(report), {}
     for row in report["sums"]:
-        told = sharing(report, row["ranks"]) * communication(row["ranks"], row["bytes"], *network)
-        rows.setdefault(row["bytes"], [f"{row['bytes']:,}"]).append(
-            f"{1e3 * row['seconds']:.3f} ({1e3 * told:.3f})"
-        )
+        fitted = sharing(report, row["ranks"]) * communication(row["ranks"], row["bytes"], *network)
+        line = rows.setdefault(row["bytes"], [f"{row['bytes']:,}"])
+        line.append(f"{1e3 * row['seconds']:.3f} ({1e3 * fitted:.3f})")
     return table(["bytes", "2 ranks", "4 ranks"], rows.values())
 
 
@@ -293,81 +277,75 @@ def steps_table(report):
         batch, shape = CONFIGURATIONS[row["configuration"]]
         compute, update = fit_step(report, row["configuration"], row["threads"])
         sums = communication(row["ranks"], 4 * shape.num_parameters(), *fit_network(report))
-        told = sharing(report, row["ranks"], row["threads"]) * (
-            batch / row["ranks"] * compute + update + sums
+        alone = batch / row["ranks"] * compute + update + sums  # if no rank had to share its core
+        modelled = sharing(report, row["ranks"], row["threads"]) * alone
+        times = [row["compute"], row["update"], row["sums"], row["step"], modelled]
+        rows.append(
+            [
+                row["configuration"],
+                f"{row['ranks']} × {row['threads']}",
+                *[f"{1e3 * seconds:,.1f}" for seconds in times],
+                f"{batch * shape.block_size / row['step']:,.0f}",
+            ]
         )
-        times = [f"{1e3 * t:,.1f}" for t in (row["compute"], row["update"], row["sums"], row["step"], told)]
-        rate = f"{batch * shape.block_size / row['step']:,.0f}"
-        rows.append([row["configuration"], f"{row['ranks']} × {row['threads']}", *times, rate])
-    head = [
-        "configuration",
-        "ranks × threads",
-        "compute",
-        "update",
-        "sums",
-        "step",
-        "the model says",
-        "tokens/s",
-    ]
-    return table(head, rows)
+    head = "configuration, ranks × threads, compute, update, sums, step, the model says, tokens/s"
+    return table(head.split(", "), rows)
 
 
 def speedup_table(report):
     counts = (2, 8, 16, 64, 128, 512)
-    rows = [
-        [row["name"], row["network"], f"{row['alone']:,.3f} s"]
-        + [f"{row['speedup'][n]:.3g}" if n in row["speedup"] else "–" for n in counts]
-        + [row["pays_up_to"]]
-        for row in predict(report)
-    ]
+    rows = []
+    for row in predict(report):
+        gains = [f"{row['speedup'][n]:.3g}" if n in row["speedup"] else "–" for n in counts]
+        rows.append([row["name"], row["network"], f"{row['alone']:,.3f} s", *gains, row["pays_up_to"]])
     return table(["", "network", "a step alone", *counts, "pays up to"], rows)
 
 
 def remedies_table(report):
-    rows = [
-        [row["name"], row["network"], f"{1e3 * row['largest']:.3g} ms", f"{row['sequences']:,}"]
-        + [
-            f"{COUNTS[-1] * row['sequences']:,}",
-            f"{row['steps_between']:,}",
-            f"{row['alone'] / (row['alone'] + row['largest']):.1%}",
-        ]
-        for row in predict(report)
-    ]
-    head = [
-        "",
-        "network",
-        "a sum",
-        "sequences per rank",
-        "batch",
-        "or steps between sums",
-        "efficiency with a usual batch each",
-    ]
-    return table(head, rows)
+    rows = []
+    for row in predict(report):
+        efficiency = row["alone"] / (row["alone"] + row["largest"])
+        rows.append(
+            [
+                row["name"],
+                row["network"],
+                f"{1e3 * row['largest']:.3g} ms",
+                f"{row['sequences']:,}",
+                f"{COUNTS[-1] * row['sequences']:,}",
+                f"{row['steps_between']:,}",
+                f"{efficiency:.1%}",
+            ]
+        )
+    head = ["", "network", "a sum", "sequences per rank", "batch", "or steps between sums"]
+    return table([*head, "efficiency with a usual batch each"], rows)
 
 
 def page(report):
     """The text of ranks.md."""
     bandwidth, latency = fit_network(report)
-    laptop, ranks, threads = (report["laptop"], *(report["laptop"][name] for name in ("ranks", "threads")))
+    laptop = report["laptop"]
+    ranks, threads = laptop["ranks"], laptop["threads"]
     networks = "; ".join(
         f"{name}: {rate / 1e9:g} GB/s, {1e6 * delay:g} µs" for name, (rate, delay) in NETWORKS.items()
     )
     batches = " and ".join(f"{batch} sequences for {model}" for model, (_, batch) in MODELS.items())
-    gpu = f"{report.get('gpu_flops', GPU_FLOPS) / 1e12:.0f} TFLOP/s"
-    gpu += ", as its measured step at 10.8 M" if "gpu_flops" in report else ", an assumption,"
+    gpu = f"{report.get('gpu_flops', GPU_FLOPS) / 1e12:.0f} TFLOP/s, "
+    gpu += "as its measured step at 10.8 M" if "gpu_flops" in report else "an assumption,"
     return f"""# Training on many machines: measured here, predicted elsewhere
 
-Written by `python -m benchmarks.ranks` from [results/ranks.json](results/ranks.json). Measured on one machine,
-{report["processor"]} with {report["cores"]} cores; more ranks than cores take turns. Predictions are only that.
+Written by `python -m benchmarks.ranks` from [results/ranks.json](results/ranks.json). Everything was measured
+on one machine, {report["processor"]} with {report["cores"]} cores, where more ranks than cores take turns.
+The predictions were not tested.
 
 ## The model
 
     step(n) = compute / n + update + communication(n)
     communication(n) = 2 log2(n) latency + 2 (n - 1) / n * bytes / bandwidth
 
-`n` ranks share a batch, so each computes an n-th of it. Every rank updates all weights. The gradients, 4 bytes for each
-parameter, are added up once a step: with the best algorithms, a rank sends nearly twice their bytes, however many ranks
-there are, in 2 log2(n) messages one after another. Nothing overlaps, since the sum waits for the last micro-batch.
+`n` ranks share a batch, so each computes an n-th of it. Every rank updates all weights. The gradients, 4
+bytes for each parameter, are added up once a step. With the best algorithms, a rank sends nearly twice their
+bytes, for any number of ranks, in 2 log2(n) messages one after another. Nothing overlaps, since the sum waits
+for the last micro-batch.
 
 ## Measured
 
@@ -380,24 +358,27 @@ Milliseconds of a step; sums include waiting for the slowest rank:
 
 {steps_table(report)}
 
-The laptop preset, {laptop["steps"]:,} steps: **{ranks["tokens_per_second"]:,.0f} tokens/s on 2 ranks of one thread,
-{threads["tokens_per_second"]:,.0f} tokens/s in one process of 2 threads**, validation loss {ranks["val_loss"]:.4f} and
-{threads["val_loss"]:.4f}. The largest difference between any two losses of the runs is {laptop["largest_difference"]:.1g}.
+The laptop preset, {laptop["steps"]:,} steps: **{ranks["tokens_per_second"]:,.0f} tokens/s on 2 ranks of one
+thread, {threads["tokens_per_second"]:,.0f} tokens/s in one process of 2 threads**, validation loss
+{ranks["val_loss"]:.4f} and {threads["val_loss"]:.4f}. The largest difference between any two losses of the
+runs is {laptop["largest_difference"]:.1g}.
 
 ## Predicted
 
 Assumed: {networks}.
 A CPU node is this machine. A GPU computes {gpu}
-and updates at {GPU_BYTES / 1e12:.1f} TB/s. NVLink joins 8 GPUs, in some machines 72; beyond that its rows are a limit.
+and updates at {GPU_BYTES / 1e12:.1f} TB/s. NVLink joins 8 GPUs, in some machines 72. Beyond that, its rows
+are a limit.
 
 **A usual batch, shared by more and more ranks** ({batches}):
-how many times as fast as one, and the last number of ranks that is at least {WORTH:.0%} efficient. One sequence per rank is
-the end.
+how many times as fast as one rank, and the last number of ranks that is at least {WORTH:.0%} efficient. There
+can be no more ranks than sequences.
 
 {speedup_table(report)}
 
-**On {COUNTS[-1]:,} ranks**, to be {GOOD:.0%} efficient, each rank must compute so many sequences a step, which makes the batch so
-large; or, with one sequence each, so many steps must pass between two sums. The last column: a usual batch for every rank.
+**On {COUNTS[-1]:,} ranks** there are two ways to be {GOOD:.0%} efficient. Either each rank computes this many
+sequences a step, which makes the batch this large. Or each rank computes one sequence a step, and this many
+steps pass between two sums. The last column: a usual batch for every rank.
 
 {remedies_table(report)}
 
@@ -405,13 +386,14 @@ large; or, with one sequence each, so many steps must pass between two sums. The
 
 ## When it stops paying
 
-- **Take a larger batch first.** It costs nothing to send, since the gradient stays as large as it was. It helps as long as
-  the loss per token does not suffer: raise the learning rate with it, and look at the validation loss.
-- **Then add up less often.** Let each rank take several steps on its own, then average the weights (local SGD). The run is
-  no longer the same as on one rank, which is why this program does not do it.
+- **Take a larger batch first.** It costs nothing to send, since the gradient stays as large as it was. It
+  helps as long as the loss per token does not suffer: raise the learning rate with it, and look at the
+  validation loss.
+- **Then add up less often.** Let each rank take several steps on its own, then average the weights (local
+  SGD). The run is no longer the same as on one rank, which is why this program does not do it.
 - **Or send less.** Gradients in 16 bits halve the bytes.
-- Where *update* outweighs *compute*, ranks have too few sequences: use fewer ranks with more threads each, or let each
-  rank update only its part of the weights.
+- Where *update* takes more time than *compute*, ranks have too few sequences: use fewer ranks with more
+  threads each, or let each rank update only its part of the weights.
 """
 
 
@@ -422,18 +404,16 @@ def plot(report, file):
     figure = Figure(figsize=(10, 7.5), layout="constrained")
     predictions = predict(report)
     panels = [(model, device) for model in MODELS for device in ("CPU", "GPU")]
-    for axes, panel in zip(figure.subplots(2, 2).flat, panels, strict=True):
+    for axes, (model, device) in zip(figure.subplots(2, 2).flat, panels, strict=True):
+        batch = MODELS[model][1]
         for row in predictions:
-            if (row["model"], row["device"]) == panel:
-                axes.loglog(
-                    list(row["speedup"]), list(row["speedup"].values()), marker="o", label=row["network"]
-                )
-        most = [n for n in COUNTS if n <= MODELS[panel[0]][1]]
+            if (row["model"], row["device"]) == (model, device):
+                counts, gains = list(row["speedup"]), list(row["speedup"].values())
+                axes.loglog(counts, gains, marker="o", label=row["network"])
+        most = [n for n in COUNTS if n <= batch]
         axes.loglog(most, most, color="black", linewidth=0.8, label="ideal")
         axes.set(
-            title=f"{panel[0]}, {panel[1]}, {MODELS[panel[0]][1]} sequences a step",
-            xlabel="ranks",
-            ylabel="times one rank",
+            title=f"{model}, {device}, {batch} sequences a step", xlabel="ranks", ylabel="times one rank"
         )
         axes.grid(alpha=0.3)
         axes.legend()
@@ -442,8 +422,7 @@ def plot(report, file):
 
 def write(report, folder):
     """ranks.json and ranks.png in folder/results, ranks.md in folder."""
-    (folder / "results").mkdir(parents=True, exist_ok=True)
-    (folder / "results" / "ranks.json").write_text(json.dumps(report, indent=1) + "\n")
+    save("ranks.json", report, folder / "results")
     (folder / "ranks.md").write_text(page(report), encoding="utf-8")
     plot(report, folder / "results" / "ranks.png")
 
@@ -463,9 +442,10 @@ def main():
         return
     if args.quick and args.out == RESULTS.parent:
         parser.error("--quick is for trying the program: give another --out")
-    report = (
-        json.loads((args.out / "results" / "ranks.json").read_text()) if args.page else measure(args.quick)
-    )
+    if args.page:
+        report = json.loads((args.out / "results" / "ranks.json").read_text(encoding="utf-8"))
+    else:
+        report = measure(args.quick)
     write(report | gpu_flops(), args.out)
     print(f"wrote {args.out / 'ranks.md'}")
 

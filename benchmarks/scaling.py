@@ -1,42 +1,48 @@
-"""A family of models on the same number of tokens, by characters and by byte-pair encoding: `python -m
-benchmarks.scaling`
+"""A family of models on the same number of tokens, by characters and by byte-pair encoding.
 
-Start small and grow: each model is about three times as large as the one before. Writes
-benchmarks/results/scaling.json after each run and scaling.png, bits per byte of the validation text against
-parameters and against training time.
+`python -m benchmarks.scaling`: start small and grow. Each model is about three times as large as the one
+before. Writes benchmarks/results/scaling.json after each run, and scaling.png: bits per byte of the
+validation text against parameters and against training time.
 """
 
 import argparse
 import tempfile
 from pathlib import Path
 
-from benchmarks.training import RESULTS, bits_per_byte, save, train
+from benchmarks import RESULTS, save
+from benchmarks.training import TOKENIZERS, bits_per_byte, train
 
-FAMILY = [(1, 2, 32), (2, 4, 64), (3, 8, 128), (4, 8, 192), (6, 8, 256)]  # layers, heads, channels
-TOKENIZERS = {
-    "characters": dict(tokenizer="char"),
-    "BPE, 2,048 tokens": dict(tokenizer="bpe", vocab_size=2048),
-}
+FAMILY = [  # shapes
+    dict(n_layer=1, n_head=2, n_embd=32),
+    dict(n_layer=2, n_head=4, n_embd=64),
+    dict(n_layer=3, n_head=8, n_embd=128),
+    dict(n_layer=4, n_head=8, n_embd=192),
+    dict(n_layer=6, n_head=8, n_embd=256),
+]
+TOKENS_PER_STEP = 16 * 96  # of the preset laptop
 
 
 def measure(text, tokenizer, shape, steps):
     """One model. The learning rate is the laptop preset's up to its width and falls with the width beyond."""
-    n_layer, n_head, n_embd = shape
     settings = dict(
-        preset="laptop", data=text, n_layer=n_layer, n_head=n_head, n_embd=n_embd, sample_tokens=0
-    )
-    settings |= dict(
-        max_steps=steps, eval_interval=steps, eval_iters=5, learning_rate=5e-3 * min(1, 128 / n_embd)
+        preset="laptop",
+        data=text,
+        max_steps=steps,
+        eval_interval=steps,
+        eval_iters=5,
+        sample_tokens=0,
+        learning_rate=5e-3 * min(1, 128 / shape["n_embd"]),
     )
     with tempfile.TemporaryDirectory() as folder:
-        result = train(Path(folder) / "run", **settings, **TOKENIZERS[tokenizer])
-        result["val_bits_per_byte"] = bits_per_byte(Path(folder) / "run", text)
+        run = Path(folder) / "run"
+        result = train(run, **settings, **shape, **TOKENIZERS[tokenizer])
+        result["val_bits_per_byte"] = bits_per_byte(run, text)
     print(
         f"{tokenizer}: {result['parameters']:,} parameters, {result['seconds']:.0f} s, "
         f"{result['val_bits_per_byte']:.3f}",
         flush=True,
     )
-    return result | dict(n_layer=n_layer, n_embd=n_embd)
+    return result | dict(n_layer=shape["n_layer"], n_embd=shape["n_embd"])
 
 
 def plot(report):
@@ -44,20 +50,14 @@ def plot(report):
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4.2), layout="constrained")
-    for axes, key in zip(figure.subplots(1, 2, sharey=True), ("parameters", "seconds"), strict=True):
+    left, right = figure.subplots(1, 2, sharey=True)
+    for axes, key, label in ((left, "parameters", "parameters"), (right, "seconds", "seconds of training")):
         for tokenizer, points in report["runs"].items():
-            axes.semilogx(
-                [p[key] for p in points],
-                [p["val_bits_per_byte"] for p in points],
-                marker="o",
-                label=tokenizer,
-            )
-        axes.set(
-            xlabel="parameters" if key == "parameters" else "seconds of training",
-            ylabel="validation loss, bits per byte",
-        )
+            losses = [point["val_bits_per_byte"] for point in points]
+            axes.semilogx([point[key] for point in points], losses, marker="o", label=tokenizer)
+        axes.set(xlabel=label, ylabel="validation loss, bits per byte")
         axes.grid(alpha=0.3)
-    axes.legend()
+    right.legend()
     figure.suptitle(f"{report['text']}: {report['tokens']:,} tokens for each model")
     figure.savefig(RESULTS / "scaling.png", dpi=110)
 
@@ -71,11 +71,10 @@ def main():
     parser.add_argument("--quick", action="store_true", help="two small models and 20 steps, written nowhere")
     args = parser.parse_args()
     steps, family = (20, FAMILY[:2]) if args.quick else (args.steps, FAMILY)
-    report = dict(
-        text=Path(args.data).stem, tokens=steps * 16 * 96, runs={tokenizer: [] for tokenizer in TOKENIZERS}
-    )
+    runs = {tokenizer: [] for tokenizer in TOKENIZERS}
+    report = dict(text=Path(args.data).stem, tokens=steps * TOKENS_PER_STEP, runs=runs)
     for shape in family:
-        for tokenizer, results in report["runs"].items():
+        for tokenizer, results in runs.items():
             results.append(measure(args.data, tokenizer, shape, steps))
             if not args.quick:
                 save("scaling.json", report)

@@ -1,21 +1,16 @@
-"""Texts by characters and by byte-pair encoding, each trained for the same time: `python -m benchmarks.texts
-FILE ...`
+"""Texts by characters and by byte-pair encoding, each trained for the same time.
 
-Without a file it takes Tiny Shakespeare. Every run has the preset laptop with as many steps as fit the time;
-the table has bits per byte over the whole validation text. Writes benchmarks/results/texts.json after each
-run, samples included.
+`python -m benchmarks.texts FILE ...` takes Tiny Shakespeare if no file is given. Every run has the preset
+laptop with as many steps as fit the time. The table has bits per byte over the whole validation text. Writes
+benchmarks/results/texts.json after each run, samples included.
 """
 
 import argparse
 import tempfile
 from pathlib import Path
 
-from benchmarks.training import bits_per_byte, save, seconds_per_step, train
-
-TOKENIZERS = {
-    "characters": dict(tokenizer="char"),
-    "BPE, 2,048 tokens": dict(tokenizer="bpe", vocab_size=2048),
-}
+from benchmarks import save
+from benchmarks.training import TOKENIZERS, bits_per_byte, seconds_per_step, train
 
 
 def measure(text, settings, seconds, folder):
@@ -23,8 +18,14 @@ def measure(text, settings, seconds, folder):
     steps = max(20, round(seconds / seconds_per_step(folder, **settings)))
     result = train(folder, **settings, max_steps=steps, eval_interval=-(-steps // 5), eval_iters=10)
     result["val_bits_per_byte"] = bits_per_byte(folder, text)
-    result["sample"] = next((folder / "samples").glob(f"step_{steps:06d}.txt")).read_text(encoding="utf-8")
+    result["sample"] = (folder / "samples" / f"step_{steps:06d}.txt").read_text(encoding="utf-8")
     return result
+
+
+def row(text, tokenizer, result):
+    """The table's row for a run."""
+    numbers = f"{result['parameters']:,} | {result['steps']:,} | {result['seconds']:.0f}"
+    return f"| {text} | {tokenizer} | {numbers} | {result['val_bits_per_byte']:.3f} |"
 
 
 def main():
@@ -35,15 +36,16 @@ def main():
     parser.add_argument("--seconds", type=float, default=180, help="of training, for each run (default: 180)")
     parser.add_argument("--quick", action="store_true", help="three seconds each, written nowhere")
     args = parser.parse_args()
-    report, seconds = {}, 3 if args.quick else args.seconds
+    seconds = 3 if args.quick else args.seconds
+    report = {}
     print("| text | tokens | parameters | steps | seconds | bits per byte |\n|---|---|---|---|---|---|")
     for text in args.texts:
-        for name, settings in TOKENIZERS.items():
+        name = Path(text).stem
+        for tokenizer, settings in TOKENIZERS.items():
             with tempfile.TemporaryDirectory() as folder:
                 result = measure(text, settings, seconds, Path(folder) / "run")
-            report[f"{Path(text).stem}, {name}"] = result
-            row = f"{result['parameters']:,} | {result['steps']:,} | {result['seconds']:.0f} | {result['val_bits_per_byte']:.3f}"
-            print(f"| {Path(text).stem} | {name} | {row} |", flush=True)
+            report[f"{name}, {tokenizer}"] = result
+            print(row(name, tokenizer, result), flush=True)
             if not args.quick:
                 save("texts.json", report)
     for name, result in report.items():

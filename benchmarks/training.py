@@ -1,6 +1,4 @@
-"""What the benchmarks that train whole models share: a run of train.py in a process of its own, and what it
-left behind.
-"""
+"""For benchmarks that train whole models: run train.py in a process of its own, read what it left behind."""
 
 import json
 import math
@@ -9,11 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks import ROOT
 from tinygpt import gpt2
 from tinygpt.evaluate import total_loss
 from tinygpt.text import data
 
-RESULTS = Path(__file__).parent / "results"
+TOKENIZERS = {
+    "characters": dict(tokenizer="char"),
+    "BPE, 2,048 tokens": dict(tokenizer="bpe", vocab_size=2048),
+}
 
 
 def train(folder, **settings):
@@ -21,22 +23,13 @@ def train(folder, **settings):
 
     Returns parameters, peak memory (MB), training seconds and bits per byte of its end.
     """
-    flags = [part for name, value in settings.items() for part in ("--" + name.replace("_", "-"), str(value))]
-    command = [
-        sys.executable,
-        str(Path(__file__).parent.parent / "train.py"),
-        *flags,
-        "--out",
-        str(folder),
-        "--overwrite",
-    ]
+    command = [sys.executable, str(ROOT / "train.py"), "--out", str(folder), "--overwrite"]
+    for name, value in settings.items():
+        command += ["--" + name.replace("_", "-"), str(value)]
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if result.returncode:
         raise SystemExit(f"{' '.join(command)} failed")
-    lines = [
-        json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
-    last = [line for line in lines if line["event"] == "evaluation"][-1]
+    last = evaluations(folder)[-1]
     return dict(
         parameters=_number(r"model: ([\d,]+) parameters", result.stdout),
         vocabulary=_number(r"vocabulary of ([\d,]+)", result.stdout),
@@ -51,14 +44,22 @@ def _number(pattern, text):
     return int(re.search(pattern, text)[1].replace(",", ""))
 
 
+def metrics(folder):
+    """The lines of a run's metrics.jsonl."""
+    text = (Path(folder) / "metrics.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def evaluations(folder):
+    """Those of them that are evaluations."""
+    return [line for line in metrics(folder) if line["event"] == "evaluation"]
+
+
 def seconds_per_step(folder, steps=30, **settings):
     """Measured on the second half of a short run with these settings."""
     short = settings | dict(max_steps=steps, eval_interval=max(1, steps // 2), eval_iters=1, sample_tokens=0)
     train(folder, **short)
-    lines = [
-        json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
-    middle, end = [line for line in lines if line["event"] == "evaluation"][-2:]
+    middle, end = evaluations(folder)[-2:]
     return (end["training_seconds"] - middle["training_seconds"]) / (end["step"] - middle["step"])
 
 
@@ -68,8 +69,3 @@ def bits_per_byte(folder, text):
     val = data.split(data.load_text(text)[1])[1]
     ids = tokenizer.encode(val)
     return total_loss(model, ids) / math.log(2) / (len(val.encode()) - len(tokenizer.pieces[ids[0]]))
-
-
-def save(name, report):
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / name).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from benchmarks import ranks
-from benchmarks.cpu import CONFIGURATIONS, RESULTS
+from benchmarks import RESULTS, ranks
+from benchmarks.step import CONFIGURATIONS
 
 
 def report(bandwidth=2e9, latency=1e-5, compute=0.1, update=0.02, cores=2):
@@ -51,7 +51,7 @@ def test_predictions():
     rows = {(row["model"], row["device"], row["network"]): row for row in ranks.predict(report())}
     assert len(rows) == 10
     row = rows["10.8 M", "CPU", "10 Gbit/s"]
-    size = 4 * 10_788_929
+    size = 4 * 10_788_929  # bytes
     step = 64 / 32 * 0.1 + 0.02 + ranks.communication(32, size, *ranks.NETWORKS["10 Gbit/s"])
     assert row["speedup"][32] == pytest.approx((64 * 0.1 + 0.02) / step) and max(row["speedup"]) == 64
     needed = row["sequences"]  # the smallest number for which the sum takes at most a fifth of the step

@@ -10,15 +10,12 @@ from tinygpt.model import GPT
 
 torch = pytest.importorskip("torch", reason="PyTorch, an optional yardstick, is not installed")
 
-from tests.support import torch_models  # noqa: E402
+from benchmarks import peers  # noqa: E402
 
-
-def model_in(dtype, architecture):
-    config = GPTConfig(31, block_size=16, n_layer=3, n_head=2, n_embd=24, **ARCHITECTURES[architecture])
-    model = GPT(config, seed=1)
-    for p in model.parameters():
-        p.data = p.data.astype(dtype)
-    return model
+CONFIGS = ARCHITECTURES | {
+    "exact gelu, tied head, no bias in q, k, v": dict(activation="gelu_exact", tied_head=True),
+    "separate head without a bias": dict(activation="gelu", qkv_bias=True, head_bias=False),
+}
 
 
 def batch(step):
@@ -26,28 +23,40 @@ def batch(step):
     return ids[:, :-1], ids[:, 1:]
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def pair(architecture, attention, dtype):
+    """Our model and PyTorch's, with the same weights."""
+    config = GPTConfig(31, block_size=16, n_layer=3, n_head=2, n_embd=24, **CONFIGS[architecture])
+    ours = GPT(config, seed=1)
+    for p in ours.parameters():
+        p.data = p.data.astype(dtype)
+    theirs = peers.TorchGPT(config, attention)
+    theirs.copy_weights(ours)
+    return ours, theirs
+
+
+@pytest.mark.parametrize("architecture", CONFIGS)
+@pytest.mark.parametrize("attention", [peers.HeadByHead, peers.ScaledDotProduct])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-9), (np.float32, 1e-4)])
-def test_twenty_steps_of_training(architecture, dtype, tolerance):
-    model = model_in(dtype, architecture)
-    weights = torch_models.parameters_of(model)
-    ours = AdamW(model.parameters(), lr=3e-3, weight_decay=0.1)
-    theirs = torch.optim.AdamW(weights.values(), lr=3e-3, weight_decay=0.1)
+def test_twenty_steps_of_training(architecture, attention, dtype, tolerance):
+    ours, theirs = pair(architecture, attention, dtype)
+    our_optimizer = AdamW(ours.parameters(), lr=3e-3, weight_decay=0.1)
+    their_optimizer = torch.optim.AdamW(theirs.parameters(), lr=3e-3, weight_decay=0.1)
     for step in range(20):
         ids, targets = batch(step)
-        ours.zero_grad()
-        theirs.zero_grad()
-        a, b = model.loss(ids, targets), torch_models.loss(weights, model.config, ids, targets)
-        a.backward()
-        b.backward()
-        assert float(a) == pytest.approx(b.item(), abs=tolerance)
+        our_optimizer.zero_grad()
+        their_optimizer.zero_grad()
+        our_loss = ours.loss(ids, targets)
+        their_loss = theirs(torch.tensor(ids), torch.tensor(targets))
+        our_loss.backward()
+        their_loss.backward()
+        assert float(our_loss) == pytest.approx(their_loss.item(), abs=tolerance)
         if dtype == np.float64:
-            for name, p in model.named_parameters():
-                np.testing.assert_allclose(
-                    p.grad, weights[name].grad.numpy(), atol=1e-10, rtol=1e-8, err_msg=name
-                )
-        ours.step()
-        theirs.step()
+            their_gradients = theirs.gradients()
+            assert their_gradients.keys() == dict(ours.named_parameters()).keys()
+            for name, p in ours.named_parameters():
+                np.testing.assert_allclose(p.grad, their_gradients[name], atol=1e-10, rtol=1e-8, err_msg=name)
+        our_optimizer.step()
+        their_optimizer.step()
 
 
 def test_adamw_step_by_step():
