@@ -8,6 +8,7 @@ the number, dtype and contiguity of its arguments. It raises KernelError where a
 wrong.
 """
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -16,6 +17,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +39,17 @@ def compile(source, order="ascending", options=()):
     """The Module of CUDA C source; of NVRTC's options only -D counts. KernelError if it does not compile."""
     defines = tuple(option for option in options if option.startswith("-D"))
     return Module(*_library(source, defines), order)
+
+
+def compile_side_by_side(sources):
+    """Compile several sources on all cores. `compile` then finds them ready, or says what is wrong."""
+
+    def try_to_compile(source):
+        with contextlib.suppress(KernelError):
+            compile(source)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(try_to_compile, sources))
 
 
 class Module:

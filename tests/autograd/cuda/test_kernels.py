@@ -114,9 +114,21 @@ def test_precision_is_handed_to_cublas(cupy, monkeypatch):
         products.set_precision("fp32")
 
 
+def source_with(bug):
+    return with_bug(launch.source(), bug, where="autograd/cuda/*.cu")
+
+
+@pytest.fixture(scope="module")
+def all_compiled(request):
+    """The sources with the bugs that were selected, compiled: a second each, one after the other."""
+    tests = [test for test in request.session.items if "all_compiled" in test.fixturenames]
+    bugs = [test.callspec.params["bug"] for test in tests]
+    emulate.compile_side_by_side([source_with(bug) for bug in bugs if bug.right in launch.source()])
+
+
 @pytest.mark.parametrize(("bug", "check"), KERNEL_BUGS, ids=[bug.what for bug, _ in KERNEL_BUGS])
-def test_a_planted_bug_is_caught(monkeypatch, bug, check):
-    source = with_bug(launch.source(), bug, where="autograd/cuda/*.cu")
+def test_a_planted_bug_is_caught(all_compiled, monkeypatch, bug, check):
+    source = source_with(bug)
     monkeypatch.setattr(launch, "source", lambda: source)
     assert any(fails(monkeypatch, KERNEL_CHECKS[check], order) for order in emulate.ORDERS)
 
