@@ -1,6 +1,4 @@
-"""Compare the tape's derivatives with finite differences: the tool that makes a hand-written backward pass
-provable.
-"""
+"""Compare the tape's derivatives with finite differences: the proof of a hand-written backward pass."""
 
 from collections.abc import Callable
 

@@ -1,7 +1,7 @@
-"""The same GPT written with PyTorch, to measure against and to compare with, in two forms of attention: the
-lecture's, head by head, and the fast one (SDPA).
+"""The same GPT written with PyTorch, to measure against and to compare with.
 
-The layers have our model's names. Its weights can be copied in, and the gradients come out under its names.
+It has two forms of attention: the lecture's, head by head, and the fast one (SDPA). The layers have our
+model's names. Its weights can be copied in, and the gradients come out under its names.
 """
 
 from collections import OrderedDict

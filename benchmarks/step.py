@@ -48,8 +48,9 @@ class Step:
 
 
 def floor_flops(batch, shape):
-    """Floating-point operations of a step's matrix products: 6 per weight and token, and the full square of
-    attention.
+    """Floating-point operations of a step's matrix products.
+
+    6 per weight and token, and the full square of attention.
     """
     C, L, T = shape.n_embd, shape.n_layer, shape.block_size
     weights = 12 * L * C * C + C * shape.vocab_size

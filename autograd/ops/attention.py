@@ -153,9 +153,7 @@ def split_heads(x, parts, n_head):
 
 @functools.lru_cache(8)
 def _future(xp, n, dtype):
-    """(n, n): -inf where the key comes after the query, else 0; added to the scores of a block on the
-    diagonal.
-    """
+    """(n, n), added to the scores of a block on the diagonal: -inf where the key comes after the query."""
     return xp.triu(xp.full((n, n), -xp.inf, dtype), 1)
 
 

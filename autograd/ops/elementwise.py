@@ -185,8 +185,7 @@ _ERF_TABLE = np.array([math.erf(i * _ERF_STEP) for i in range(6 * 32 + 1)])  # e
 
 
 def erf(x):
-    """The error function of an array, to rounding, which NumPy lacks: Taylor's series around the nearest
-    table entry.
+    """The error function of an array, to rounding. NumPy has none: Taylor's series around a table's entry.
 
     Its derivatives follow f⁽ⁿ⁺¹⁾(c) = -2c f⁽ⁿ⁾(c) - 2(n-1) f⁽ⁿ⁻¹⁾(c), starting with f'(c) = 2/√π exp(-c²).
     """

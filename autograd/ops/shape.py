@@ -135,8 +135,9 @@ def tril(x, k: int = 0):
 
 @op
 def masked_fill(x, mask: Array, value: float):
-    """x with `value` (a number) wherever the plain boolean array `mask`, of a shape that broadcasts to x's,
-    is True.
+    """x with `value` (a number) wherever `mask` is True.
+
+    mask: a plain boolean array, of a shape that broadcasts to x's.
     """
     xp = array_module(x)
     return xp.where(mask, xp.asarray(value, x.dtype), x), lambda g: xp.where(mask, 0, g)
