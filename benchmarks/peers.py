@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-ACTIVATIONS = {
+TORCH_ACTIVATIONS = {
     "relu": nn.ReLU,
     "gelu": lambda: nn.GELU(approximate="tanh"),
     "gelu_exact": nn.GELU,
@@ -82,7 +82,7 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(
             OrderedDict(
                 c_fc=nn.Linear(C, 4 * C),
-                activation=ACTIVATIONS[config.activation](),
+                activation=TORCH_ACTIVATIONS[config.activation](),
                 c_proj=nn.Linear(4 * C, C),
                 dropout=nn.Dropout(config.dropout),
             )

@@ -45,10 +45,8 @@ STATE = {  # the fields of state.json that a reader relies on
     "settings": dict,
     "sha256": dict,
 }
-BEST = {
-    "step": int,
-    "val_loss": float,
-}  # the fields of its `best`, which is empty before the first evaluation
+# The fields of its `best`, which is empty before the first evaluation.
+BEST = {"step": int, "val_loss": float}
 Shape = tuple[int, ...]
 
 
