@@ -275,9 +275,8 @@ def _with_head_bias(weights, bias, head_bias):
 
 
 def _exported_config(config):
-    theirs = {
-        ours: name for name, ours in reversed(HUGGING_FACE_ACTIVATIONS.items())
-    }  # the first name of each
+    # Reversed, so that of several names the first one stays.
+    theirs = {ours: name for name, ours in reversed(HUGGING_FACE_ACTIVATIONS.items())}
     return {
         "model_type": "gpt2",
         "architectures": ["GPT2LMHeadModel"],
