@@ -1,13 +1,14 @@
 """Reverse-mode automatic differentiation on NumPy and CuPy arrays, written to be read.
 
-Start with `tensor.py` and `tape.py` (the walk of `backward`), then read `ops/elementwise.py` (a rule and its
-derivative per line).
+Start with `tensor.py`, `operation.py` (what records) and `tape.py` (the walk of `backward`), then read
+`ops/elementwise.py` (a rule and its derivative per line).
 """
 
 from autograd import ops
 from autograd.anomaly import AnomalyError, detect_anomaly
 from autograd.draw import draw
 from autograd.gradcheck import GradcheckError, KinkError, gradcheck
+from autograd.operation import checkpoint, op
 from autograd.ops.attention import *
 from autograd.ops.elementwise import *
 from autograd.ops.elementwise import abs_
@@ -20,8 +21,8 @@ from autograd.ops.reduce import sum as sum
 from autograd.ops.shape import *
 from autograd.optim import AdamW, clip_grad_norm, constant, warmup_cosine
 from autograd.random import Stream
-from autograd.tape import no_grad
-from autograd.tensor import Tensor, checkpoint, op
+from autograd.recording import no_grad
+from autograd.tensor import Tensor
 
 from autograd.cuda import PRECISIONS, set_precision  # isort: skip  # last: it registers the forms for a GPU
 

@@ -6,7 +6,7 @@ GPU registers itself, `@linalg.linear.on_gpu`, in autograd/cuda; no other folder
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from autograd.backend import has_kernels
@@ -27,9 +27,14 @@ class TwoForms(Protocol):
         """
 
 
-def choose_form(function: TwoForms, array: Any) -> Callable:
-    """The form of a function for this array: the GPU's, if there is one and kernels can work on the array."""
-    return function.gpu_form if function.gpu_form and has_kernels(array) else function.raw
+def choose_form(function: TwoForms, array: Any, others: Iterable = ()) -> Callable:
+    """The form of a function for this array: the GPU's, if there is one and kernels can work on the array.
+
+    Of the function's other arrays none may be empty then either.
+    """
+    if function.gpu_form and has_kernels(array) and all(getattr(other, "size", 1) for other in others):
+        return function.gpu_form
+    return function.raw
 
 
 def with_forms(function: Any, raw: Callable) -> Any:

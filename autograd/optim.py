@@ -1,11 +1,17 @@
-"""AdamW on flat buffers, gradient clipping and learning-rate schedules."""
+"""AdamW, gradient clipping and learning-rate schedules."""
+
+from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
-from autograd.backend import Array, array_module, has_kernels
+import numpy as np
+
+from autograd.backend import Array, array_module, device_of, has_kernels
 from autograd.dispatch import dispatched
+from autograd.tape import gradient_of
 from autograd.tensor import Tensor
 
 # Elements that are updated at a time on a CPU: four float32 arrays and two temporaries of this length fit a
@@ -14,30 +20,47 @@ CHUNK = 32_768
 
 
 def flatten(tensors: list[Tensor], attribute: str = "data") -> Array:
-    """Move the arrays of these Tensors (their `data`, or zeros for their `grad`) into one contiguous array.
+    """Move the arrays of these Tensors (their `data`, or their `grad`, 0 where it is None) into one.
 
-    Returns that array. Each Tensor keeps a view of its part, so one operation on the flat array updates them
-    all.
+    Returns that contiguous array. Each Tensor keeps a view of its part, so one operation on the flat array
+    updates them all.
     """
     first = tensors[0].data
     flat = array_module(first).zeros(sum(tensor.size for tensor in tensors), first.dtype)
-    start = 0
-    for tensor in tensors:
-        view = flat[start : start + tensor.size].reshape(tensor.shape)
+    for tensor, part in zip(tensors, _parts_of(flat, [tensor.shape for tensor in tensors]), strict=True):
         if attribute == "data":
-            view[...] = tensor.data
-        setattr(tensor, attribute, view)
-        start += tensor.size
+            part[...] = tensor.data
+        elif tensor.grad is not None:
+            part[...] = gradient_of(tensor)
+        setattr(tensor, attribute, part)
     return flat
+
+
+def _parts_of(flat, shapes):
+    """Views of a flat array in these shapes, one after another."""
+    start = 0
+    for shape in shapes:
+        stop = start + math.prod(shape)
+        yield flat[start:stop].reshape(shape)
+        start = stop
+
+
+SETTINGS = {  # of a group: what is allowed, in words and as a test
+    "lr": ("at least 0", lambda lr: lr >= 0),
+    "betas": ("two numbers, at least 0 and below 1", lambda b: len(b) == 2 and all(0 <= x < 1 for x in b)),
+    "eps": ("at least 0", lambda eps: eps >= 0),
+    "weight_decay": ("at least 0", lambda decay: decay >= 0),
+}
 
 
 class AdamW:
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019), as in PyTorch, defaults included.
 
-    parameters: Tensors, or groups: dicts with "params" and settings of their own ("lr", "betas", "eps",
-    "weight_decay"). Each group's values, gradients and moments become flat arrays: group["data"], ["grad"],
-    ["m"], ["v"]. `lr` of a group may be changed between steps. The groups' gradients lie one after another in
-    `gradient`. The formula stands at `adamw` below.
+    parameters: leaf Tensors of one dtype on one device, or groups: dicts with "params" and settings of their
+    own ("lr", "betas", "eps", "weight_decay"). `groups` has one dict each; "lr" may be changed between steps.
+    Each step reads the parameters' `data` and `grad` as they are then, so both may be replaced. A parameter
+    whose `grad` is None is skipped: no update, no decay. The formula stands at `adamw` below. Raises
+    TypeError or ValueError for what cannot be trained.
     """
 
     def __init__(
@@ -48,55 +71,181 @@ class AdamW:
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
     ):
-        parameters = list(parameters)
-        groups = parameters if parameters and isinstance(parameters[0], dict) else [{"params": parameters}]
         settings = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        groups = [settings | group | {"params": list(group["params"])} for group in groups]
-        self.steps = 0
+        groups = [settings | group for group in _groups(parameters)]
         self.groups: list[dict[str, Any]] = [group for group in groups if group["params"]]
-        if not self.groups:
-            raise ValueError("AdamW got no parameters")
-        self.gradient = flatten(self.parameters(), "grad")
-        start = 0
+        self.gradient: Array | None = None  # of all parameters, once they are flat
+        _check_parameters(self.parameters())
         for group in self.groups:
-            data = flatten(group["params"])
-            grad = self.gradient[start : start + data.size]
-            group |= {"data": data, "grad": grad, "m": grad.copy(), "v": grad.copy()}
-            start += data.size
+            _check_settings(group)
+            first = group["params"][0].data
+            shapes = [parameter.shape for parameter in group["params"]]
+            m = array_module(first).zeros(sum(map(math.prod, shapes)), first.dtype)
+            # The moments of all parameters, one after another, and how often each parameter was updated.
+            group |= {"m": m, "v": m.copy(), "shapes": shapes, "steps": [0] * len(shapes)}
 
     def parameters(self) -> list[Tensor]:
         """All parameters, group after group: the order of `gradient`."""
         return [parameter for group in self.groups for parameter in group["params"]]
 
+    @property
+    def steps(self) -> int:
+        """How many updates there were. Setting it sets every parameter's count, as for a resumed run."""
+        return max(count for group in self.groups for count in group["steps"])
+
+    @steps.setter
+    def steps(self, count: int) -> None:
+        for group in self.groups:
+            group["steps"] = [count] * len(group["params"])
+
+    def flatten(self) -> None:
+        """Move all gradients into one flat array, `gradient`, and each group's values into group["data"].
+
+        Then a step takes few operations instead of some for every parameter. From here on the parameters'
+        arrays are views of the flat ones, and a gradient that no backward pass reached is 0, not None.
+        """
+        self.gradient = flatten(self.parameters(), "grad")
+        start = 0
+        for group in self.groups:
+            data = flatten(group["params"])
+            group |= {"data": data, "grad": self.gradient[start : start + data.size]}
+            group["views"] = [(parameter.data, parameter.grad) for parameter in group["params"]]
+            start += data.size
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copy and pickle: without the flat arrays, of which the copied parameters are no views."""
+        flat = ("data", "grad", "views")
+        groups = [{key: value for key, value in group.items() if key not in flat} for group in self.groups]
+        return {"groups": groups, "gradient": None}
+
     def zero_grad(self) -> None:
-        """Set all gradients to 0."""
-        self.gradient.fill(0)
+        """Forget all gradients: None, or 0 in flat arrays."""
+        if self.gradient is not None:
+            self.gradient.fill(0)
+        for group in self.groups:
+            for i, parameter in enumerate(group["params"]):
+                parameter.grad = group["views"][i][1] if "views" in group else None
 
     def step(self, run: Callable | None = None) -> None:
         """Update the parameters from their gradients.
 
         On a CPU the update goes chunk by chunk, so that a chunk's arrays stay in the cache through all its
         operations. `run(function, list)` may spread the chunks over threads; they are independent of each
-        other. On a GPU one kernel updates a group.
+        other. On a GPU one kernel updates a group with flat arrays.
         """
-        self.steps += 1
-        (run or _in_order)(self._update, [part for group in self.groups for part in _parts(group)])
+        updates = [update for group in self.groups for update in _updates(group)]
+        (run or _in_order)(_Update.carry_out, [part for update in updates for part in update.parts()])
 
     def clip_grad_norm(self, max_norm: float) -> Array:
-        """As clip_grad_norm below, for all parameters, in as many operations as there are groups."""
-        return _clip([group["grad"] for group in self.groups], max_norm)
-
-    def _update(self, group_and_part):
-        group, part = group_and_part
-        arrays = (group[name][part] for name in ("data", "grad", "m", "v"))
-        adamw(*arrays, group["lr"], group["betas"], group["eps"], group["weight_decay"], self.steps)
+        """As clip_grad_norm below, for all parameters; with flat arrays in as many operations as groups."""
+        if all(map(_is_flat, self.groups)):
+            return _clip([group["grad"] for group in self.groups], max_norm)
+        return clip_grad_norm(self.parameters(), max_norm)
 
 
-def _parts(group):
-    """(group, slice) for each part of a group that is updated at a time."""
-    size = group["data"].size
-    length = size if has_kernels(group["data"]) else CHUNK
-    return [(group, slice(start, start + length)) for start in range(0, size, length)]
+def _groups(parameters):
+    """The groups that AdamW was given, each with a list of Tensors. TypeError for something else."""
+    if isinstance(parameters, (Tensor, dict)):
+        kind = type(parameters).__name__
+        raise TypeError(f"AdamW takes a list of Tensors or of groups, not a {kind}; write AdamW([x])")
+    parameters = list(parameters)
+    if not parameters or not isinstance(parameters[0], dict):
+        parameters = [{"params": parameters}]
+    groups = []
+    for group in parameters:
+        if not isinstance(group, dict) or "params" not in group:
+            raise TypeError('AdamW takes Tensors alone or groups alone; a group is a dict with "params"')
+        if unknown := group.keys() - SETTINGS.keys() - {"params"}:
+            raise TypeError(f"AdamW knows no setting {min(unknown)!r}; a group has {', '.join(SETTINGS)}")
+        params = group["params"]
+        groups.append(group | {"params": [params] if isinstance(params, Tensor) else list(params)})
+    return groups
+
+
+def _check_parameters(parameters):
+    if not parameters:
+        raise ValueError("AdamW got no parameters")
+    for parameter in parameters:
+        if not isinstance(parameter, Tensor):
+            raise TypeError(f"AdamW trains Tensors, not a {type(parameter).__name__}")
+        if parameter.node is not None:
+            raise ValueError(
+                f"AdamW can only train leaves, but one parameter was made by {parameter.node.name}; make it "
+                "with Tensor(..., requires_grad=True), or detach() it"
+            )
+    if len({id(parameter) for parameter in parameters}) < len(parameters):
+        raise ValueError("AdamW got the same parameter twice")
+    kinds = {f"{parameter.dtype} on {parameter.device}" for parameter in parameters}
+    if len(kinds) > 1:
+        raise TypeError(f"AdamW got parameters of several kinds: {', '.join(sorted(kinds))}; it takes one")
+
+
+def _check_settings(group):
+    for name, (wanted, is_allowed) in SETTINGS.items():
+        if not is_allowed(group[name]):
+            raise ValueError(f"AdamW: {name} is {group[name]!r}; it must be {wanted}")
+
+
+def _is_flat(group):
+    """Whether the group's flat arrays still are what its parameters use, and all count the same steps."""
+    if "views" not in group or len(set(group["steps"])) > 1:
+        return False
+    in_use = zip(group["params"], group["views"], strict=True)
+    return all(parameter.data is data and parameter.grad is grad for parameter, (data, grad) in in_use)
+
+
+@dataclass
+class _Update:
+    """The arrays of one parameter, or of a group whose arrays are flat, all of one shape."""
+
+    data: Array
+    grad: Array
+    m: Array
+    v: Array
+    group: dict[str, Any]  # its settings
+    step: int  # counts from 1
+
+    def parts(self) -> list[_Update]:
+        """The same work in parts: on a CPU, of CHUNK elements."""
+        arrays = (self.data, self.grad, self.m, self.v)
+        if has_kernels(self.data) or self.data.size <= CHUNK or not self.data.flags.c_contiguous:
+            return [self]
+        flat = [array.reshape(-1) for array in arrays]
+        return [
+            _Update(*(array[start : start + CHUNK] for array in flat), self.group, self.step)
+            for start in range(0, self.data.size, CHUNK)
+        ]
+
+    def carry_out(self) -> None:
+        lr, betas, eps, weight_decay = (self.group[name] for name in SETTINGS)
+        adamw(self.data, self.grad, self.m, self.v, float(lr), betas, eps, weight_decay, self.step)
+
+
+def _updates(group):
+    """What a step has to do for a group. It is counted as done."""
+    parameters, counts = group["params"], group["steps"]
+    if _is_flat(group):
+        group["steps"] = [count + 1 for count in counts]
+        for parameter in parameters:
+            parameter.changes[0] += 1
+        arrays = (group[name] for name in ("data", "grad", "m", "v"))
+        return [_Update(*arrays, group, counts[0] + 1)]
+    updates = []
+    moments = (_parts_of(group[name], group["shapes"]) for name in ("m", "v"))
+    for i, (parameter, m, v) in enumerate(zip(parameters, *moments, strict=True)):
+        if parameter.grad is not None:
+            _check_same_kind(parameter, m)
+            counts[i] += 1
+            parameter.changes[0] += 1
+            updates.append(_Update(parameter.data, gradient_of(parameter), m, v, group, counts[i]))
+    return updates
+
+
+def _check_same_kind(parameter, m):
+    """ValueError unless a parameter still has the shape, dtype and device of its moments."""
+    now, before = [(x.shape, str(x.dtype), device_of(x)) for x in (parameter.data, m)]
+    if now != before:
+        raise ValueError(f"AdamW was made for a parameter {before}, which has become {now}; make a new AdamW")
 
 
 def _in_order(function, items):
@@ -128,12 +277,19 @@ def adamw(p, g, m, v, lr, betas, eps, weight_decay, step):
 def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> Array:
     """Scale all gradients down if their joint Euclidean norm exceeds max_norm. Returns the norm before.
 
-    The norm is a 0-d array and the comparison happens on its device, so the program need not wait for a GPU.
+    parameters: Tensors, or one; those whose `grad` is None do not count. The norm is a 0-d array and the
+    comparison happens on its device, so the program need not wait for a GPU.
     """
-    return _clip([parameter.grad for parameter in parameters if parameter.grad is not None], max_norm)
+    parameters = [parameters] if isinstance(parameters, Tensor) else parameters
+    trained = [parameter for parameter in parameters if parameter.grad is not None]
+    for parameter in trained:
+        parameter.grad = gradient_of(parameter)
+    return _clip([parameter.grad for parameter in trained], max_norm)
 
 
 def _clip(grads, max_norm):
+    if not grads:
+        return np.zeros((), np.float32)
     total = norm(*grads)
     factor = array_module(total).minimum(max_norm / (total + 1e-6), 1.0)
     for g in grads:

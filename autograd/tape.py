@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import heapq
 import itertools
 import threading
@@ -10,50 +9,27 @@ from collections.abc import Callable
 
 import numpy as np
 
-from autograd.backend import Array, is_array
+from autograd.backend import Array, array_module, is_array
+from autograd.recording import Uses, refuse_changed
 
 _order = itertools.count()
-_state = threading.local()  # each worker thread switches recording on and off for itself
 watch = None  # the detect_anomaly() that looks at every result, if one is active
-
-
-def is_recording() -> bool:
-    """True unless inside `no_grad()`."""
-    return getattr(_state, "recording", True)
-
-
-class no_grad:
-    """Do not record operations: `with no_grad(): ...`, or `@no_grad()`. Saves the memory of the tape."""
-
-    def __enter__(self) -> None:
-        self.before = is_recording()
-        _state.recording = False
-
-    def __exit__(self, *exception) -> None:
-        _state.recording = self.before
-
-    def __call__(self, function: Callable) -> Callable:
-        @functools.wraps(function)
-        def without_tape(*args, **kwargs):
-            with no_grad():
-                return function(*args, **kwargs)
-
-        return without_tape
 
 
 class Node:
     """One recorded operation: it turns the gradient of its output into the gradients of its inputs.
 
     `pullbacks` holds one function per input. `parents` holds, per input, the Node that made it, the Tensor
-    itself if it is a leaf, or None if it needs no gradient. A Node does not know its own output, so there is
-    no reference cycle: memory is freed with its last user, without the garbage collector.
+    itself if it is a leaf, or None if it needs no gradient. `uses` are the leaves whose memory it works on. A
+    Node does not know its own output, so there is no reference cycle: memory is freed with its last user,
+    without the garbage collector.
     """
 
-    __slots__ = ("order", "name", "parents", "pullbacks", "shape", "dtype")
+    __slots__ = ("order", "name", "parents", "pullbacks", "uses", "shape", "dtype")
 
-    def __init__(self, name: str, parents: list, pullbacks: tuple, output: Array):
+    def __init__(self, name: str, parents: list, pullbacks: tuple, uses: Uses, output: Array):
         self.order = next(_order)
-        self.name, self.parents, self.pullbacks = name, parents, pullbacks
+        self.name, self.parents, self.pullbacks, self.uses = name, parents, pullbacks, uses
         self.shape, self.dtype = output.shape, output.dtype
 
 
@@ -82,8 +58,10 @@ def walk(root: Node, gradient: Array, retain_graph: bool) -> None:
     while queue:
         # 1. The newest node that is left: its gradient is complete.
         node = heapq.heappop(queue)[1]
-        gradient = gradients.pop(node)
         _refuse_freed(node)
+        refuse_changed(node.uses, node.name)
+        # An array object of its own for each visit, since linalg.Shared goes by identity.
+        gradient = gradients.pop(node).view()
         for position, (parent, pullback) in enumerate(zip(node.parents, node.pullbacks, strict=False)):
             if parent is None:
                 continue
@@ -92,8 +70,8 @@ def walk(root: Node, gradient: Array, retain_graph: bool) -> None:
                 pullback(gradient, add_to=parent.grad)
                 continue
             contribution = _checked(pullback(gradient), parent, node, position)
-            if watch:
-                watch.gradient(node, position, contribution)
+            if (watching := watch) is not None:  # read once: another thread may end it
+                watching.gradient(node, position, contribution)
             # 3. Add it to what the input's other users have contributed.
             if not isinstance(parent, Node):
                 add_to_leaf(parent, contribution)
@@ -107,7 +85,7 @@ def walk(root: Node, gradient: Array, retain_graph: bool) -> None:
                 owned.add(parent)
         # 4. Free the activations that the pullbacks hold.
         if not retain_graph:
-            node.pullbacks, node.parents = None, ()
+            node.pullbacks, node.parents, node.uses = None, (), []
 
 
 def _refuse_freed(node):
@@ -120,9 +98,9 @@ def _refuse_freed(node):
 
 def _adds_in_place(pullback, parent):
     """Whether the pullback can add to the gradient of a leaf. (An anomaly watch wants to see it alone.)"""
-    if not isinstance(pullback, AddingPullback) or isinstance(parent, Node) or watch:
+    if not isinstance(pullback, AddingPullback) or isinstance(parent, Node):
         return False
-    return parent.grad is not None
+    return _fits(parent) and parent.grad.flags.c_contiguous and not watch and _aside.gradients is None
 
 
 def _checked(gradient, parent, node, position):
@@ -138,7 +116,69 @@ def _checked(gradient, parent, node, position):
 
 def add_to_leaf(leaf, gradient: Array) -> None:
     """Add a gradient to `.grad` of a leaf Tensor."""
-    if leaf.grad is None:
+    if _aside.gradients is not None:
+        _add_to_dict(_aside.gradients, leaf, gradient)
+    elif leaf.grad is None:
         leaf.grad = gradient.copy()  # a copy, since later passes add to it in place
-    else:
+    elif _fits(leaf):
         leaf.grad += gradient
+    else:
+        leaf.grad = gradient_of(leaf) + gradient
+
+
+def _add_to_dict(gradients, leaf, gradient):
+    if leaf in gradients:
+        gradients[leaf] += gradient
+    else:
+        gradients[leaf] = gradient.copy()
+
+
+def _fits(leaf):
+    """Whether `.grad` of a leaf is an array as the tape makes it, which can be added to in place."""
+    grad, data = leaf.grad, leaf.data
+    if type(grad) is not type(data) or grad.shape != data.shape or grad.dtype != data.dtype:
+        return False
+    return not isinstance(grad, np.ndarray) or grad.flags.writeable
+
+
+def gradient_of(leaf) -> Array:
+    """`.grad` of a leaf as an array of its dtype: users may have put a Tensor, a list or another dtype there.
+
+    ValueError if it has another shape.
+    """
+    grad = leaf.grad
+    if isinstance(grad, type(leaf)):
+        grad = grad.data
+    grad = array_module(leaf.data).asarray(grad, leaf.dtype)
+    if grad.shape != leaf.shape:
+        raise ValueError(f".grad has shape {grad.shape}, but its Tensor has {leaf.shape}")
+    return grad
+
+
+class _Aside(threading.local):
+    gradients: dict | None = None
+
+
+_aside = _Aside()
+
+
+class gradients_aside:
+    """`with gradients_aside() as gradients:` puts what this thread's backward passes give leaves into a dict.
+
+    {leaf: gradient}; every `.grad` stays as it is.
+    """
+
+    def __enter__(self) -> dict:
+        self.before, _aside.gradients = _aside.gradients, {}
+        return _aside.gradients
+
+    def __exit__(self, *exception) -> None:
+        _aside.gradients = self.before
+
+
+def take_gradient(leaf) -> Array | None:
+    """The gradient that backward passes left for a leaf. It is forgotten there."""
+    if _aside.gradients is not None:
+        return _aside.gradients.pop(leaf, None)
+    gradient, leaf.grad = leaf.grad, None
+    return gradient

@@ -1,51 +1,58 @@
-"""Tensor, and `op`, which makes an operation on Tensors from a function on arrays."""
+"""Tensor: an array that remembers how it was computed."""
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from autograd import tape
 from autograd.backend import Array, array_module, device_of, is_array, to_numpy
-from autograd.dispatch import TwoForms, choose_form, with_forms
-from autograd.tape import Node, is_recording, no_grad
+from autograd.tape import Node
+
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 class Tensor:
     """An array that remembers how it was computed.
 
-    data: list, number or array. Floating arrays keep their dtype (float32 or float64), everything else
-    becomes float32. After `loss.backward()`, `grad` of every leaf with `requires_grad=True` holds d loss / d
-    leaf as a plain array of the same shape; further backward passes add to it.
+    data: list, number or array, which is copied unless copy=False. Floating arrays keep their dtype (float32
+    or float64), everything else becomes float32. TypeError for what is no real number.
+
+    After `loss.backward()`, `grad` of every leaf with `requires_grad=True` holds d loss / d leaf as a plain
+    array of the same shape; further backward passes add to it. (A leaf is a Tensor that no recorded operation
+    made.)
     """
 
-    __slots__ = ("data", "grad", "requires_grad", "node", "__weakref__")
+    __slots__ = ("data", "grad", "requires_grad", "node", "changes", "__weakref__")
     __array_ufunc__ = None  # numpy_array * tensor comes to Tensor.__rmul__ instead of looping over elements
 
     data: Array
     grad: Array | None
     requires_grad: bool
     node: Node | None
+    changes: list[int] | None  # how often a leaf was changed in place: see recording.py
 
-    def __init__(self, data: Any, requires_grad: bool = False, dtype: Any = None):
+    def __init__(self, data: Any, requires_grad: bool = False, dtype: Any = None, copy: bool = True):
         if isinstance(data, Tensor):
             raise TypeError("this is a Tensor already; use .detach() for one without history")
-        array = data if is_array(data) else np.asarray(data)
+        array = numbers(data, "the values of a Tensor")
         if dtype is None:
-            dtype = array.dtype if is_array(data) and array.dtype in (np.float32, np.float64) else np.float32
-        self.data = array.astype(dtype, copy=False)
-        self.grad, self.requires_grad, self.node = None, requires_grad, None
+            dtype = array.dtype if is_array(data) and array.dtype in FLOATS else np.float32
+        self.data = array.astype(float_dtype(dtype), copy=copy)
+        self.grad, self.requires_grad, self.node, self.changes = None, requires_grad, None, [0]
 
     @classmethod
-    def _result(cls, array, node=None):
-        """The Tensor around an operation's result (a reduction to 0-d comes as a NumPy scalar)."""
+    def _result(cls, array, node=None, changes=None):
+        """The Tensor around an operation's result (a reduction to 0-d comes as a NumPy scalar).
+
+        changes: the counter of the leaf whose memory the array shares.
+        """
         tensor = object.__new__(cls)
         tensor.data = array if is_array(array) else np.asarray(array)
         tensor.grad, tensor.requires_grad, tensor.node = None, node is not None, node
+        tensor.changes = [0] if changes is None and node is None else changes
         return tensor
 
     shape = property(lambda self: self.data.shape)
@@ -56,7 +63,7 @@ class Tensor:
 
     def detach(self) -> Tensor:
         """The same values, cut off from the tape."""
-        return Tensor._result(self.data)
+        return Tensor._result(self.data, changes=self.changes)
 
     def numpy(self) -> np.ndarray:
         """The values as a NumPy array (on the CPU it shares the Tensor's memory)."""
@@ -64,13 +71,68 @@ class Tensor:
 
     def item(self) -> float:
         """The value of a one-element Tensor as a Python number."""
+        return self._one("item()")
+
+    def _one(self, what):
+        if self.size != 1:
+            raise ValueError(f"{what} needs one element, but the shape is {self.shape}")
         return self.data.item()
 
     def __len__(self) -> int:
         return len(self.data)
 
+    def __iter__(self) -> Iterator[Tensor]:
+        if self.ndim == 0:
+            raise TypeError("a Tensor without axes cannot be iterated over; .item() gives its value")
+        return (self[i] for i in range(len(self)))
+
+    def __contains__(self, value: Any) -> bool:
+        return bool(np.any(self == value))
+
+    def __bool__(self) -> bool:
+        if self.size != 1:
+            raise ValueError(
+                f"the truth of a Tensor of shape {self.shape} is ambiguous; write (x > 0).any() or .all()"
+            )
+        return bool(self.data.item())
+
     def __float__(self) -> float:
-        return float(self.data)
+        return float(self._one("float()"))
+
+    def __int__(self) -> int:
+        return int(self._one("int()"))
+
+    def __round__(self, digits: int | None = None) -> float:
+        return round(self._one("round()"), digits)
+
+    def __format__(self, spec: str) -> str:
+        return format(self._one(f"the format {spec!r}"), spec) if spec else str(self)
+
+    __hash__ = object.__hash__  # by identity, though == compares elements
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if self.requires_grad:
+            raise TypeError(
+                "NumPy would lose the tape of this Tensor: join Tensors with stack() or concatenate(), "
+                "or take values with .numpy()"
+            )
+        if not isinstance(self.data, np.ndarray):
+            raise TypeError(f"this Tensor is on {self.device}; .numpy() copies its values")
+        return np.array(self.data, dtype, copy=copy)
+
+    def __array_function__(self, function: Callable, types: Any, args: Any, kwargs: Any) -> NoReturn:
+        name = function.__name__
+        raise TypeError(
+            f"np.{name} knows nothing of the tape: write autograd.{name}(x) if there is one, "
+            f"or np.{name}(x.numpy()) for the values alone"
+        )
+
+    def __reduce__(self) -> tuple:
+        """For copy and pickle."""
+        if self.node is not None:
+            raise TypeError("only leaves can be copied or pickled: detach() this Tensor first")
+        grad = None if self.grad is None else self.grad.copy()
+        return _leaf, (self.data.copy(), self.requires_grad, grad)
 
     def __setitem__(self, index, value):
         raise TypeError(
@@ -108,7 +170,9 @@ class Tensor:
         xp = array_module(self.data)
         if gradient is None:
             gradient = xp.ones(self.shape, self.dtype)
-        gradient = xp.asarray(gradient.data if isinstance(gradient, Tensor) else gradient, self.dtype)
+        if isinstance(gradient, Tensor):
+            gradient = gradient.data
+        gradient = xp.asarray(gradient, self.dtype)
         if gradient.shape != self.shape:
             raise ValueError(f"the upstream gradient has shape {gradient.shape}, the Tensor {self.shape}")
         if self.node is None:
@@ -122,20 +186,23 @@ class Tensor:
         def _binary(self, other: TensorLike) -> Tensor: ...
         def _reduction(self, axis: int | tuple | None = None, keepdims: bool = False) -> Tensor: ...
 
-        __neg__ = __abs__ = exp = log = sqrt = tanh = sigmoid = relu = _unary
+        __pos__ = __neg__ = __abs__ = exp = log = sqrt = tanh = sigmoid = relu = _unary
         __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _binary
         __pow__ = __rpow__ = __matmul__ = __rmatmul__ = _binary
+        __iadd__ = __isub__ = __imul__ = __itruediv__ = __ipow__ = __imatmul__ = _binary
         sum = mean = max = min = _reduction
         T: Tensor
 
         def __getitem__(self, index: Any) -> Tensor: ...
+        def __eq__(self, other: object) -> Any: ...
+        def __ne__(self, other: object) -> Any: ...
         def __lt__(self, other: TensorLike) -> Array: ...
         def __le__(self, other: TensorLike) -> Array: ...
         def __gt__(self, other: TensorLike) -> Array: ...
         def __ge__(self, other: TensorLike) -> Array: ...
         def var(self, axis: Any = None, keepdims: bool = False, ddof: int = 0) -> Tensor: ...
         def reshape(self, *shape: Any) -> Tensor: ...
-        def transpose(self, *axes: int) -> Tensor: ...
+        def transpose(self, *axes: Any) -> Tensor: ...
         def swapaxes(self, a: int, b: int) -> Tensor: ...
         def squeeze(self, axis: Any = None) -> Tensor: ...
         def astype(self, dtype: Any) -> Tensor: ...
@@ -145,112 +212,26 @@ class Tensor:
 TensorLike = Tensor | Array | float  # what operations take as inputs
 
 
-class Operation(TwoForms, Protocol):
-    """What `op` returns: a function on Tensors. Its two forms are functions on arrays."""
-
-    __name__: str
-
-    def __call__(self, *inputs: Any, **options: Any) -> Tensor: ...
-
-
-def op(function: Callable) -> Operation:
-    """Make an operation on Tensors from a function on arrays that returns its result and its pullback.
-
-    The pullback is one function per differentiable input, from the gradient of the result to the gradient of
-    that input (the bare function if there is only one). Only those of inputs that need a gradient are ever
-    called. The differentiable inputs come first; what follows are plain options. Inputs may be Tensors,
-    numbers or plain arrays, which take the Tensors' dtype. The undecorated function stays available as
-    `.raw`, for fused operations to build on; `.on_gpu` registers a form of it for float32 on a GPU.
-    """
-    name = function.__name__.strip("_")
-
-    @functools.wraps(function)
-    def apply(*inputs, **options):
-        # 1. From Tensors to arrays of one dtype on one device.
-        tensors = [value for value in inputs if isinstance(value, Tensor)]
-        if not tensors:
-            inputs = (Tensor(inputs[0]), *inputs[1:])
-            tensors = inputs[:1]
-        like = tensors[0].data
-        for other in tensors[1:]:
-            _check_same_kind(name, like, other.data)
-        arrays = [_operand(value, like) for value in inputs]
-        # 2. Forward.
-        output, pullbacks = choose_form(apply, like)(*arrays, **options)
-        # 3. Record how to go back, if that is wanted.
-        node = None
-        if is_recording() and any(tensor.requires_grad for tensor in tensors):
-            pullbacks = (pullbacks,) if callable(pullbacks) else pullbacks
-            node = Node(name, _parents(name, inputs, len(pullbacks)), pullbacks, output)
-        if tape.watch:
-            tape.watch.result(name, output, node)
-        return Tensor._result(output, node)
-
-    apply.__signature__ = _signature_on_tensors(function)
-    return with_forms(apply, function)
+def numbers(values: Any, what: str) -> Array:
+    """The values as an array. TypeError, which says `what` they are for, unless they are real numbers."""
+    array = values if is_array(values) else np.asarray(values)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{what} must be real numbers, not {type(values).__name__} ({array.dtype})")
+    return array
 
 
-def _parents(name, inputs, differentiable):
-    """What the tape remembers of each input. TypeError if one without a derivative needs a gradient."""
-    parents = [_parent(value) for value in inputs]
-    if any(parent is not None for parent in parents[differentiable:]):
-        raise TypeError(f"{name} has no derivative with respect to input {len(parents) - 1}; detach() it")
-    return parents
+def float_dtype(dtype: Any) -> np.dtype:
+    """float32 or float64 as NumPy's dtype. TypeError for another."""
+    if np.dtype(dtype) not in FLOATS:
+        raise TypeError(
+            f"a Tensor holds float32 or float64, not {np.dtype(dtype)}; "
+            "for integers take .numpy() and convert that"
+        )
+    return np.dtype(dtype)
 
 
-def _parent(value):
-    """What the tape remembers of an input: what receives its gradient."""
-    return (value.node or value) if isinstance(value, Tensor) and value.requires_grad else None
-
-
-def _operand(value, like):
-    """The array (or number) that an operation works with, of the dtype and on the device of `like`.
-
-    Integers stay as they are: they name rows. They are checked where they are used, which is cheap only on
-    the CPU.
-    """
-    if isinstance(value, Tensor):
-        return value.data
-    if isinstance(value, np.floating):
-        return float(value)  # a NumPy scalar would promote float32 to float64, a Python float does not
-    if not is_array(value) or value.dtype.kind in "iu":
-        return value
-    return array_module(like).asarray(value, like.dtype if value.dtype.kind == "f" else None)
-
-
-def _check_same_kind(name, a, b):
-    if a.dtype != b.dtype:
-        raise TypeError(f"{name} got a {a.dtype} and a {b.dtype} Tensor; convert one with .astype()")
-    if array_module(a) is not array_module(b):
-        raise TypeError(f"{name} got Tensors on {device_of(a)} and {device_of(b)}; move one with .to()")
-
-
-def _signature_on_tensors(function):
-    """The function's signature as help() should show it: inputs like Tensors, the result a Tensor."""
-    signature = inspect.signature(function, eval_str=True)
-    parameters = [
-        p.replace(annotation=TensorLike) if p.annotation is p.empty else p
-        for p in signature.parameters.values()
-    ]
-    return signature.replace(parameters=parameters, return_annotation=Tensor)
-
-
-def checkpoint(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """function(x) for a Tensor x, keeping only x (Chen et al., 2016): backward computes function(x) again.
-
-    Saves the memory of everything recorded inside, for one more forward pass. The function may use other
-    Tensors with requires_grad; it must give the same result both times, as dropout from a `Stream` does.
-    """
-    if _parent(x) is None or not is_recording():
-        return function(x)
-    with no_grad():
-        output = function(x).data
-    values = x.data
-
-    def dx(g):
-        again = Tensor._result(values)
-        again.requires_grad = True
-        function(again).backward(g)
-        return again.grad
-
-    return Tensor._result(output, Node("checkpoint", [_parent(x)], (dx,), output))
+def _leaf(data, requires_grad, grad):
+    """The copy of a leaf: what __reduce__ asks for."""
+    tensor = Tensor._result(data)
+    tensor.requires_grad, tensor.grad = requires_grad, grad
+    return tensor

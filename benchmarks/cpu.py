@@ -18,6 +18,7 @@ from functools import partial
 import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from autograd import optim
 from benchmarks import RESULTS, in_own_process, processor, save
 from benchmarks.step import CONFIGURATIONS, Step, floor_flops
 from tinygpt.parallel import estimate
@@ -131,6 +132,18 @@ def timed(function, repeats):
         function()
         times.append((time.perf_counter() - began) * 1e3)
     return times
+
+
+def measure_checks(steps):
+    """Milliseconds of a laptop's step, and of what AdamW checks and counts in it."""
+    batch, shape = CONFIGURATIONS["laptop"]
+    step = Step(batch, shape)
+
+    def checks():
+        for group in step.optimizer.groups:
+            optim._updates(group)
+
+    return dict(step=min(timed(step, steps)), checks=min(timed(checks, 10 * steps)))
 
 
 def measure_rate(cores):
@@ -331,6 +344,10 @@ def print_profile():
         print(f"{name}, one worker: {result['total_ms']:.0f} ms per step")
         for operation, ms in result["operations"].items():
             print(f"  {operation:36} {ms:9.2f} ms {100 * ms / result['total_ms']:5.1f} %")
+    times = in_own_process(measure_checks, 60)
+    share = times["checks"] / times["step"]
+    checks, step = f"{times['checks'] * 1e3:.0f} µs", f"{times['step']:.1f} ms"
+    print(f"laptop: AdamW checks and counts for {checks} of a step of {step}, {share:.2%}")
 
 
 def main():

@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 import autograd as ag
 from autograd import Stream, Tensor
 from autograd.backend import array_module, move
 from autograd.ops.attention import attend_to_cache
+from autograd.ops.nn import as_ids
+from autograd.random import check_dropout_rate, check_stream
 from tinygpt.config import GPTConfig
 
 
@@ -67,8 +70,8 @@ class Module:
 
 class Linear(Module):
     def __init__(self, n_in: int, n_out: int, bias: bool = True, activation: str | None = None) -> None:
-        self.weight = Tensor(np.zeros((n_in, n_out), np.float32), requires_grad=True)
-        self.bias = Tensor(np.zeros(n_out, np.float32), requires_grad=True) if bias else None
+        self.weight = Tensor(np.zeros((n_in, n_out), np.float32), requires_grad=True, copy=False)
+        self.bias = Tensor(np.zeros(n_out, np.float32), requires_grad=True, copy=False) if bias else None
         self.activation = activation
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -77,7 +80,7 @@ class Linear(Module):
 
 class Embedding(Module):
     def __init__(self, n_rows: int, n_embd: int) -> None:
-        self.weight = Tensor(np.zeros((n_rows, n_embd), np.float32), requires_grad=True)
+        self.weight = Tensor(np.zeros((n_rows, n_embd), np.float32), requires_grad=True, copy=False)
 
     def __call__(self, ids: np.ndarray) -> Tensor:
         return ag.embedding(self.weight, ids)
@@ -85,8 +88,8 @@ class Embedding(Module):
 
 class LayerNorm(Module):
     def __init__(self, n_embd: int) -> None:
-        self.weight = Tensor(np.ones(n_embd, np.float32), requires_grad=True)
-        self.bias = Tensor(np.zeros(n_embd, np.float32), requires_grad=True)
+        self.weight = Tensor(np.ones(n_embd, np.float32), requires_grad=True, copy=False)
+        self.bias = Tensor(np.zeros(n_embd, np.float32), requires_grad=True, copy=False)
 
     def __call__(self, x: Tensor) -> Tensor:
         return ag.layer_norm(x, self.weight, self.bias)
@@ -96,6 +99,7 @@ class Dropout(Module):
     """Every dropout layer of a model has its own site in the random space: no two draw the same mask."""
 
     def __init__(self, p: float, site: int) -> None:
+        check_dropout_rate(p)
         self.p, self.site = p, site
 
     def __call__(self, x: Tensor, stream: Stream | None) -> Tensor:
@@ -213,7 +217,10 @@ class Transformer(Module):
 
 
 class GPT(Module):
-    """The language model. `model(ids)` gives logits, `model.loss(ids, targets)` the mean cross entropy."""
+    """The language model. `model(ids)` gives logits, `model.loss(ids, targets)` the mean cross entropy.
+
+    ids and targets are integers: nested lists or arrays.
+    """
 
     def __init__(self, config: GPTConfig, seed: int | None = 0) -> None:
         self.config = config
@@ -235,9 +242,9 @@ class GPT(Module):
                 std = 0.02 / (2 * self.config.n_layer) ** 0.5 if scaled else 0.02
                 parameter.data[...] = stream.at(site=site).normal(parameter.shape, std)
 
-    def __call__(self, ids: np.ndarray, stream: Stream | None = None) -> Tensor:
+    def __call__(self, ids: ArrayLike, stream: Stream | None = None) -> Tensor:
         """Logits (B, T, V) for token ids (B, T), T at most block_size."""
-        self._check_length(ids)
+        ids = self._checked(ids, stream)
         return self.head(self.transformer(ids, stream))
 
     def head_parameters(self) -> tuple[Tensor, Tensor | None]:
@@ -253,18 +260,30 @@ class GPT(Module):
         """Logits (..., V) for the hidden states x (..., C)."""
         return ag.linear(x, *self.head_parameters())
 
-    def loss(self, ids: np.ndarray, targets: np.ndarray, stream: Stream | None = None) -> Tensor:
+    def loss(self, ids: ArrayLike, targets: ArrayLike, stream: Stream | None = None) -> Tensor:
         """Mean cross entropy in nats of targets (B, T), the tokens that follow ids (B, T).
 
         Targets of -1 do not count.
         """
-        self._check_length(ids)
+        ids, targets = self._checked(ids, stream), as_ids(targets, "target")
+        if targets.shape != ids.shape:
+            raise ValueError(
+                f"targets of shape {targets.shape} do not fit token ids of shape {ids.shape}; "
+                "wanted (B, T) for both"
+            )
         hidden = self.transformer(ids, stream)  # (B, T, C)
         return ag.linear_cross_entropy(hidden, *self.head_parameters(), targets, ignore_index=-1)
 
-    def _check_length(self, ids):
+    def _checked(self, ids, stream):
+        """The ids as an array (B, T). TypeError or ValueError for what the model cannot read."""
+        ids = as_ids(ids, "token id")
+        if ids.ndim != 2 or ids.size == 0:
+            raise ValueError(f"token ids of shape {ids.shape}; wanted (B, T), with at least one token")
         if ids.shape[1] > self.config.block_size:
             raise ValueError(f"{ids.shape[1]} tokens do not fit the context of {self.config.block_size}")
+        if stream is not None:
+            check_stream(stream)
+        return ids
 
     def num_parameters(self) -> int:
         return sum(parameter.size for parameter in self.parameters())

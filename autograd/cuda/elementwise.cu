@@ -3,7 +3,7 @@
 enum Activation { NONE, RELU, GELU, GELU_EXACT };
 
 __device__ __forceinline__ float activate(float x, long long kind) {
-    if (kind == RELU) return fmaxf(x, 0.0f);
+    if (kind == RELU) return x < 0.0f ? 0.0f : x;  // fmaxf would turn NaN into 0
     if (kind == GELU) return 0.5f * x * (1.0f + tanhf(0.7978845608f * (x + 0.044715f * x * x * x)));
     if (kind == GELU_EXACT) return 0.5f * x * (1.0f + erff(0.7071067812f * x));
     return x;
@@ -12,6 +12,7 @@ __device__ __forceinline__ float activate(float x, long long kind) {
 __device__ __forceinline__ float slope(float x, long long kind) {
     if (kind == RELU) return x > 0.0f ? 1.0f : 0.0f;
     if (kind == GELU) {
+        x = x > 10.0f ? 10.0f : x < -10.0f ? -10.0f : x;  // beyond, it stays 1 or 0, but x * x can overflow
         float t = tanhf(0.7978845608f * (x + 0.044715f * x * x * x));
         return 0.5f * (1.0f + t + x * (1.0f - t * t) * 0.7978845608f * (1.0f + 0.134145f * x * x));
     }

@@ -10,8 +10,8 @@ extern "C" __global__ void share_of_counted(const long long* targets, float* sha
 }
 
 // A block per row of logits (n, V): losses (n) = -share * log softmax(logits)[target]; with wants_gradient,
-// logits = share * (softmax(logits) - onehot(target)). Rows whose target is ignored give 0; a target outside
-// [0, V) gives NaN.
+// logits = share * (softmax(logits) - onehot(target)). The loss of an ignored target is 0, or NaN if all are
+// ignored, since share is infinite then. A target outside [0, V) gives NaN.
 extern "C" __global__ void cross_entropy(float* logits, const long long* targets, const float* share,
                                          float* losses, long long V, long long ignored,
                                          long long wants_gradient) {
@@ -23,9 +23,9 @@ extern "C" __global__ void cross_entropy(float* logits, const long long* targets
     largest = block_max(largest);
     for (long long j = threadIdx.x; j < V; j += blockDim.x) total += expf(logits[j] - largest);
     total = block_sum(total);
-    float loss = valid ? part * (logf(total) + largest - logits[valid ? target : 0]) : nanf("");
+    float loss = valid ? part * (logf(total) - (logits[valid ? target : 0] - largest)) : nanf("");
     __syncthreads();  // every thread has read the target's logit before it is overwritten
-    if (threadIdx.x == 0) losses[blockIdx.x] = counts ? loss : 0.0f;
+    if (threadIdx.x == 0) losses[blockIdx.x] = counts ? loss : 0.0f * share[0];
     if (!wants_gradient) return;
     for (long long j = threadIdx.x; j < V; j += blockDim.x)
         logits[j] = part * (expf(logits[j] - largest) / total - (j == target ? 1.0f : 0.0f));

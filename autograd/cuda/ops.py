@@ -1,5 +1,7 @@
 """The fused operations on a GPU. Their derivations stand in autograd/ops, beside the forms for the CPU."""
 
+import math
+
 import numpy as np
 
 from autograd.backend import array_module
@@ -7,8 +9,10 @@ from autograd.cuda.launch import THREADS, blocks_for, launch
 from autograd.cuda.products import product
 from autograd.ops import attention, linalg, nn
 from autograd.ops.linalg import Shared, as_rows
-from autograd.ops.nn import check_ids
-from autograd.tape import AddingPullback, is_recording
+from autograd.ops.nn import check_ids, check_targets
+from autograd.random import check_dropout
+from autograd.recording import is_recording
+from autograd.tape import AddingPullback
 
 WARPS = 4  # per block, in kernels that give each row to a warp
 ACTIVATION_CODES = {None: 0, "relu": 1, "gelu": 2, "gelu_exact": 3}  # as in elementwise.cu
@@ -19,7 +23,9 @@ GPU_LOGITS_AT_ONCE = 2**27  # of linear_cross_entropy: 512 MB
 @linalg.linear.on_gpu
 def linear(x, weight, bias=None, activation=None):
     """A product, and one kernel for bias and activation."""
-    linalg.check_linear(x, weight)
+    linalg.check_linear(x, weight, bias, activation)
+    if weight.size == 0:  # kernels want something to do
+        return linalg.linear.raw(x, weight, bias, activation)
     xp, kind, M = array_module(x), ACTIVATION_CODES[activation], weight.shape[1]
     x2 = as_rows(x)  # (..., K) -> (N, K)
     out = pre = product(xp, x2, weight)  # (N, M)
@@ -50,31 +56,33 @@ def linear(x, weight, bias=None, activation=None):
 
 def add_bias_and_activate(xp, pre, bias, out, kind):
     """pre (N, M) += bias (M) or None, in place; out = activation(pre), which may be the same array."""
+    has_bias = bias is not None
     launch(
         xp,
         "bias_activation_forward",
         blocks_for(pre.size, 4 * THREADS),
         THREADS,
         pre=pre,
-        bias=pre if bias is None else bias,  # a kernel wants an array; has_bias says whether it is one
+        bias=contiguous(bias) if has_bias else pre,  # a kernel wants an array
         out=out,
         size=pre.size,
         M=pre.shape[1],
-        has_bias=bias is not None,
+        has_bias=has_bias,
         kind=kind,
     )
 
 
 @nn.layer_norm.on_gpu
 def layer_norm(x, weight, bias=None, eps=1e-5):
-    """Keeps x, and a mean and a 1 / standard deviation per row."""
+    """Keeps x, and per row its mean, in two parts, and 1 / its standard deviation."""
+    nn.check_layer_norm(x, weight, bias)
     xp, shape = array_module(x), x.shape
-    x2 = contiguous(as_rows(x))  # (..., C) -> (N, C)
+    x2, weight = contiguous(as_rows(x)), contiguous(weight)  # (..., C) -> (N, C)
     N, C = x2.shape
-    out, mean, rstd = xp.empty(x2.shape, x2.dtype), xp.empty(N, x2.dtype), xp.empty(N, x2.dtype)
-    kept = dict(x=x2, mean=mean, rstd=rstd, N=N, C=C)
+    out, moments = xp.empty(x2.shape, x2.dtype), xp.empty((3, N), x2.dtype)
+    kept = dict(x=x2, moments=moments, N=N, C=C)
     blocks, has_bias = blocks_for(N, WARPS), bias is not None
-    beta = bias if has_bias else weight  # a kernel wants an array
+    beta = contiguous(bias) if has_bias else weight  # a kernel wants an array
     parameters = dict(weight=weight, bias=beta, has_bias=has_bias, eps=eps)
     launch(xp, "layer_norm_forward", blocks, 32 * WARPS, **kept, **parameters, out=out)
 
@@ -100,11 +108,14 @@ def layer_norm(x, weight, bias=None, eps=1e-5):
 @nn.dropout.on_gpu
 def dropout(x, p, stream):
     """The mask is drawn again in the backward pass rather than kept."""
+    check_dropout(p, stream)
+    if p == 0:
+        return x, lambda dout: dout
     xp, drawing = array_module(x), drawing_of(stream, p)
 
     def masked(values):
         values = contiguous(values)
-        out, rows = xp.empty(values.shape, values.dtype), values.shape[0]
+        out, rows = xp.empty(values.shape, values.dtype), math.prod(values.shape[:1])  # of 0-d: one row
         per_row = values.size // rows
         blocks = blocks_for(rows * blocks_for(per_row, 32), 32 * WARPS)
         sizes = dict(rows=rows, per_row=per_row)
@@ -115,12 +126,15 @@ def dropout(x, p, stream):
 
 
 def drawing_of(stream, p):
-    """What the kernels need to know to drop with probability p; seed and place come from the stream."""
+    """What the kernels need to know to drop with probability p; seed and place come from the stream.
+
+    `dropped` is 0 where p is, and only there.
+    """
     if not p:
         return dict(seed=0, step_and_site=0, first_row=0, dropped=0, keep_scale=1.0)
     (seed, step_and_site), dropped = stream.key(), stream.drop_threshold(p)
     place = dict(seed=seed, step_and_site=step_and_site, first_row=stream.row)
-    return place | dict(dropped=dropped, keep_scale=256 / (256 - dropped))
+    return place | dict(dropped=dropped, keep_scale=stream.keep_scale(dropped))
 
 
 @attention.causal_attention.on_gpu
@@ -129,24 +143,25 @@ def causal_attention(qkv, n_head, scale=None, dropout=0.0, stream=None):
 
     Keeps q, k, v and the weights.
     """
-    attention.check_qkv(qkv, n_head)
+    attention.check_attention(qkv, n_head, dropout, stream)
     xp, (B, T, C) = array_module(qkv), (*qkv.shape[:2], qkv.shape[2] // 3)
     scale = (C // n_head) ** -0.5 if scale is None else scale
-    sizes = dict(B=B, H=n_head, t=T, T=T) | drawing_of(stream, dropout)
-    blocks = blocks_for(B * n_head * T, WARPS)
+    sizes, drawing = dict(B=B, H=n_head, t=T, T=T), drawing_of(stream, dropout)
+    drops, blocks = drawing["dropped"] > 0, blocks_for(B * n_head * T, WARPS)
     q, k, v = heads_from_rows(xp, qkv, 3, n_head, scale)  # (B * H, T, D) each, q scaled
     weights = product(xp, q, k.swapaxes(1, 2))  # (B * H, T, T)
-    dropped = xp.empty(weights.shape, weights.dtype) if dropout else weights
-    launch(xp, "attention_forward", blocks, 32 * WARPS, weights=weights, dropped_weights=dropped, **sizes)
+    dropped = xp.empty(weights.shape, weights.dtype) if drops else weights
+    arrays = dict(weights=weights, dropped_weights=dropped)
+    launch(xp, "attention_forward", blocks, 32 * WARPS, **arrays, **sizes, **drawing)
     out = rows_from_heads(xp, product(xp, dropped, v)[None], B, n_head)  # (1, B * H, T, D) -> (B, T, C)
 
     def dqkv(dout):
         (dy,) = heads_from_rows(xp, dout, 1, n_head)
         grad = xp.empty((3, *q.shape), q.dtype)
         ds = product(xp, dy, v.swapaxes(1, 2))  # (B * H, T, T)
-        dropped = xp.empty(weights.shape, weights.dtype) if dropout else weights
+        dropped = xp.empty(weights.shape, weights.dtype) if drops else weights
         arrays = dict(weights=weights, gradient=ds, dropped_weights=dropped)
-        launch(xp, "attention_backward", blocks, 32 * WARPS, **arrays, **sizes)
+        launch(xp, "attention_backward", blocks, 32 * WARPS, **arrays, **sizes, **drawing)
         product(xp, ds, k, out=grad[0])
         product(xp, ds.swapaxes(1, 2), q, out=grad[1])
         product(xp, dropped.swapaxes(1, 2), dy, out=grad[2])
@@ -186,12 +201,12 @@ def rows_from_heads(xp, heads, B, n_head, scale=1.0):
 
 
 @nn.linear_cross_entropy.on_gpu
-def linear_cross_entropy(x, weight, bias, targets, ignore_index=None):
+def linear_cross_entropy(x, weight, bias=None, targets=None, ignore_index=None):
     """Gradients are computed with the loss, a chunk of rows at a time, as on the CPU."""
+    linalg.check_product("linear_cross_entropy", x, weight, bias)
     xp, shape, V = array_module(x), x.shape, weight.shape[1]
     x2 = contiguous(as_rows(x))  # (..., C) -> (N, C)
-    targets = contiguous(check_ids(targets, V, "target", like=x, ignore=ignore_index).reshape(-1))  # (N)
-    N = len(x2)
+    targets, N = check_targets(targets, V, x, ignore_index), len(x2)  # (N)
     wants_gradients, ignored = is_recording(), NOTHING_IGNORED if ignore_index is None else ignore_index
     losses, share = xp.empty(N, x.dtype), share_of_counted(xp, targets, ignored)
     if wants_gradients:
@@ -220,9 +235,9 @@ def linear_cross_entropy(x, weight, bias, targets, ignore_index=None):
 
 @nn.cross_entropy.on_gpu
 def cross_entropy(logits, targets, ignore_index=None):
+    nn.check_logits(logits)
     xp, shape = array_module(logits), logits.shape
-    targets = check_ids(targets, shape[-1], "target", like=logits, ignore=ignore_index)
-    targets = contiguous(targets.reshape(-1))  # (...) -> (N)
+    targets = check_targets(targets, shape[-1], logits, ignore_index)  # (N)
     ignored = NOTHING_IGNORED if ignore_index is None else ignore_index
     grad, losses = as_rows(logits).copy(), xp.empty(len(targets), logits.dtype)
     share = share_of_counted(xp, targets, ignored)
@@ -231,7 +246,7 @@ def cross_entropy(logits, targets, ignore_index=None):
 
 
 def share_of_counted(xp, targets, ignored):
-    """(1): 1 / the number of targets that are not ignored."""
+    """(1): 1 / the number of targets that are not ignored; infinite if all are."""
     share = xp.empty(1, np.float32)
     launch(xp, "share_of_counted", 1, 1024, targets=targets, share=share, N=len(targets), ignored=ignored)
     return share
@@ -255,8 +270,12 @@ def sum_all(xp, x):
 @nn.embedding.on_gpu
 def embedding(weight, ids):
     """Gradients of rows with the same id are added in a fixed order, without atomic additions."""
+    nn.check_embedding(weight)
     xp, (V, C) = array_module(weight), weight.shape
-    ids_shape, ids = ids.shape, contiguous(check_ids(ids, V, "token id", like=weight).reshape(-1))  # (N)
+    ids = check_ids(ids, V, "token id", like=weight)
+    if ids.size == 0:  # kernels want something to do
+        return nn.embedding.raw(weight, ids)
+    ids_shape, ids = ids.shape, ids.reshape(-1)  # (...) -> (N)
     out = xp.empty((len(ids), C), weight.dtype)
     sizes, blocks = dict(N=len(ids), C=C, V=V), blocks_for(out.size, 4 * THREADS)
     launch(xp, "embedding_forward", blocks, THREADS, weight=contiguous(weight), ids=ids, out=out, **sizes)

@@ -9,6 +9,9 @@ MOST_BLOCKS = 1024  # that add up squares: enough to keep any GPU busy
 
 @optim.adamw.on_gpu
 def adamw(p, g, m, v, lr, betas, eps, weight_decay, step):
+    if not all(x.flags.c_contiguous for x in (p, g, m, v)):  # arrays that users put there
+        optim.adamw.raw(p, g, m, v, lr, betas, eps, weight_decay, step)
+        return
     launch(
         array_module(p),
         "adamw",
@@ -33,6 +36,7 @@ def adamw(p, g, m, v, lr, betas, eps, weight_decay, step):
 def norm(*arrays):
     """In two rounds: blocks add up squares of their part, then one block adds up the blocks' sums."""
     xp = array_module(arrays[0])
+    arrays = [xp.ascontiguousarray(x) for x in arrays]  # themselves, unless users put others there
     blocks = [min(MOST_BLOCKS, blocks_for(x.size)) for x in arrays]
     partial, total, start = xp.empty(sum(blocks), arrays[0].dtype), xp.empty((), arrays[0].dtype), 0
     for x, count in zip(arrays, blocks, strict=True):

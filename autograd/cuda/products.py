@@ -27,7 +27,8 @@ def product(xp, a, b, out=None, add_to=None):
     """a @ b for float32 matrices (n, k) and (k, m), or stacks of equally many.
 
     The result goes into the array `out`, or is added to the array `add_to`, or is a new array. a and b may be
-    transposed views: one of the last two axes must be contiguous, in the result the last.
+    transposed views, and their rows may lie apart; what cuBLAS cannot read is copied. The rows of the result
+    must be contiguous.
     """
     from cupy_backends.cuda.libs import cublas
 
@@ -40,10 +41,9 @@ def product(xp, a, b, out=None, add_to=None):
         out = add_to
     elif out is None:
         out = xp.empty((*stack, n, m), np.float32)
-    a_flag, a_width = _layout(a)
-    b_flag, b_width = _layout(b)
-    out_flag, out_width = _layout(out)
-    if out_flag or out.shape != (*stack, n, m) or any(x.dtype != np.float32 for x in (a, b, out)):
+    (a, a_flag, a_width), (b, b_flag, b_width) = _readable(a), _readable(b)
+    out_flag, out_width = _layout(out) or (None, 0)
+    if out_flag != 0 or out.shape != (*stack, n, m) or any(x.dtype != np.float32 for x in (a, b, out)):
         raise ValueError(
             f"matrix product: {out.shape} {out.dtype} cannot hold the result of {a.shape} and {b.shape}"
         )
@@ -63,11 +63,24 @@ def product(xp, a, b, out=None, add_to=None):
     return out
 
 
+def _readable(x):
+    """(x, or a copy if cuBLAS cannot read it as it lies; and its _layout)."""
+    if (layout := _layout(x)) is None:
+        x = x.copy()
+        layout = _layout(x)
+    return x, *layout
+
+
 def _layout(x):
-    """(1 if the matrix is a transposed view else 0, elements from one row of what is stored to the next)."""
+    """(1 if the matrix is a transposed view else 0, elements from one row of what is stored to the next).
+
+    None if cuBLAS cannot read it: rows that run backwards or lie over each other, or elements apart.
+    """
     (n, m), (down, right) = x.shape[-2:], x.strides[-2:]
-    if right == 4 or m == 1:
-        return 0, max(down // 4 if n > 1 else m, m)
-    if down == 4 or n == 1:
-        return 1, max(right // 4, n)
-    raise ValueError(f"matrix product: neither of the last two axes is contiguous, strides {x.strides}")
+    if x.ndim > 2 and x.strides[0] < 0:
+        return None
+    if (right == 4 or m == 1) and (down >= 4 * m or n == 1):
+        return 0, down // 4 if n > 1 else m
+    if (down == 4 or n == 1) and (right >= 4 * n or m == 1):
+        return 1, right // 4 if m > 1 else n
+    return None

@@ -8,9 +8,9 @@ import numpy as np
 
 from autograd.backend import Array, array_module
 from autograd.dispatch import dispatched
+from autograd.operation import op
 from autograd.ops.linalg import row_sums
-from autograd.random import Stream
-from autograd.tensor import op
+from autograd.random import Stream, check_dropout
 
 __all__ = ["causal_attention"]
 
@@ -39,7 +39,7 @@ def causal_attention(
 
     qkv (B, T, 3C) holds queries, keys and values side by side, each split into n_head heads of D = C / n_head
     channels; the result is (B, T, C). scale is 1/√D unless given. With dropout > 0, stream says what is
-    dropped.
+    dropped; the rate is a multiple of 1/256, as in `dropout`.
 
     With weights P = softmax(S) and their dropped form Pd = P * keep / (1 - p):
         dv = Pdᵀ dout,   dP = (dout vᵀ) * keep / (1 - p),
@@ -49,7 +49,7 @@ def causal_attention(
     channels of the result instead of on the weights. Powers of 2 replace the exponential, with log2(e) folded
     into the queries: NumPy's exp2 takes 0.3 ns per element, exp 0.5.
     """
-    check_qkv(qkv, n_head)
+    check_attention(qkv, n_head, dropout, stream)
     xp = array_module(qkv)
     B, T, C = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
     scale = (C // n_head) ** -0.5 if scale is None else scale
@@ -83,11 +83,14 @@ def causal_attention(
     return out, dqkv
 
 
-def check_qkv(qkv, n_head):
-    if qkv.ndim != 3 or qkv.shape[-1] % (3 * n_head):
+def check_attention(qkv, n_head, dropout, stream):
+    if not isinstance(n_head, int):
+        raise TypeError(f"causal_attention: n_head is {n_head!r}; it must be an integer")
+    if qkv.ndim != 3 or n_head < 1 or qkv.shape[-1] % (3 * n_head):
         raise ValueError(
             f"causal_attention: wanted (B, T, 3C) with C divisible by {n_head} heads, got {qkv.shape}"
         )
+    check_dropout(dropout, stream)
 
 
 @dispatched
@@ -165,7 +168,8 @@ def _score_bound(q, k):
     """
     if not q.size:
         return 0.0
-    return math.sqrt(np.einsum("bhtd,bhtd->bht", q, q).max() * np.einsum("bhtd,bhtd->bht", k, k).max())
+    longest_q, longest_k = (math.sqrt(np.einsum("bhtd,bhtd->bht", x, x).max()) for x in (q, k))
+    return longest_q * longest_k
 
 
 def _dropped(weights, kept):

@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from autograd.backend import Array, array_module
-from autograd.tensor import op
+from autograd.backend import Array, array_module, is_array
+from autograd.operation import op
+from autograd.ops import arguments
+from autograd.tensor import float_dtype
 
 __all__ = [
     "add",
@@ -41,12 +43,44 @@ def unbroadcast(gradient, shape):
         return gradient
     new = gradient.ndim - len(shape)  # axes that broadcasting put in front
     stretched = tuple(new + i for i, n in enumerate(shape) if n == 1)
-    return gradient.sum(tuple(range(new)) + stretched, keepdims=True).reshape(shape)
+    return total(gradient, tuple(range(new)) + stretched).reshape(shape)
+
+
+def total(x, axes):
+    """The sum over a tuple of axes, which keep length 1.
+
+    Over any axes but the last, NumPy adds one element after the other, and float32 would lose what is small
+    beside the sum so far: 2**24 + 1 is 2**24. So long sums are taken in float64 there.
+    """
+    if array_module(x) is np and x.dtype == np.float32 and math.prod(x.shape[axis] for axis in axes) > 128:
+        at_the_end = axes == tuple(range(x.ndim - len(axes), x.ndim))
+        if not (at_the_end and x.flags.c_contiguous):
+            return x.sum(axes, dtype=np.float64, keepdims=True).astype(np.float32)
+    return x.sum(axes, keepdims=True)
+
+
+def only_where(mask, gradient):
+    """The gradient where the mask is True, else 0.
+
+    Unlike in gradient * mask, an infinite slope that is left out gives 0, not nan: sqrt(relu(x)) below 0. On
+    the CPU the numbers' bits, taken as an integer, are multiplied by 0 or 1, because NumPy's where() has a
+    branch for every element.
+    """
+    xp = array_module(gradient)
+    if xp is not np:
+        return xp.where(mask, gradient, 0)
+    bits = np.int32 if gradient.dtype == np.float32 else np.int64
+    return (gradient.view(bits) * mask).view(gradient.dtype)
 
 
 def shape_of(x):
     """The shape of an array or number."""
     return getattr(x, "shape", ())
+
+
+def module_of(*inputs):
+    """`numpy` or `cupy`, whichever owns the arrays among arrays and numbers."""
+    return next((xp for xp in map(array_module, inputs) if xp is not np), np)
 
 
 @op
@@ -68,25 +102,32 @@ def multiply(x, y):
 
 @op
 def divide(x, y):
-    return x / y, (lambda g: unbroadcast(g / y, x.shape), lambda g: unbroadcast(-g * x / (y * y), y.shape))
+    x_shape, out = shape_of(x), x / y
+    # -g x / y², without y², which overflows or becomes 0 long before y does
+    return out, (lambda g: unbroadcast(g / y, x_shape), lambda g: unbroadcast(-g / y * out, y.shape))
 
 
 @op
 def power(x, y):
     """x to the power y.
 
-    By convention the slope is 0 where the power is 0, and that of 0**y with respect to y is 0.
+    A power of 0 is constant: its slope with respect to x is 0. So is that of 0**y with respect to y, for y of
+    at least 0.
     """
-    xp = array_module(x)
     out = x**y
+    xp = array_module(out)
 
     def dx(g):
-        return unbroadcast(
-            g * xp.where(y == 0, 0.0, y * x ** xp.where(y == 0, 1.0, y - 1)).astype(out.dtype), x.shape
-        )
+        if not is_array(y):  # NumPy is quick at x**1, which it knows from the number
+            return unbroadcast(g * (y * x ** (y - 1)) if y else xp.zeros(g.shape, g.dtype), x.shape)
+        varies = y != 0
+        slope = y * x ** xp.where(varies, y - 1, 0)
+        return unbroadcast(only_where(varies, g * slope), x.shape)
 
     def dy(g):
-        return unbroadcast(g * out * xp.log(xp.where(x == 0, 1.0, x)).astype(out.dtype), y.shape)
+        base = xp.asarray(x, out.dtype)
+        slope = out * xp.log(xp.where((base == 0) & (y >= 0), 1, base))
+        return unbroadcast(g * slope, y.shape)
 
     return out, (dx, dy)
 
@@ -121,7 +162,10 @@ def tanh(x):
 
 @op
 def sigmoid(x):
-    out = 0.5 + 0.5 * array_module(x).tanh(0.5 * x)  # cannot overflow, unlike 1 / (1 + exp(-x))
+    xp = array_module(x)
+    # 1 / (1 + exp(-x)), and below 0 exp(x) / (1 + exp(x)): no exponential is above 1, and every digit of a
+    # small result is kept
+    out = xp.exp(xp.minimum(x, 0)) / (1 + xp.exp(-abs(x)))
     return out, lambda g: g * (out * (1 - out))
 
 
@@ -131,7 +175,7 @@ def relu(x):
     # Against a row of zeros, because NumPy's maximum with a scalar misses its SIMD path: 0.17 against 0.35
     # ns/element.
     out = xp.maximum(x, xp.zeros(x.shape[-1:], x.dtype))
-    return out, lambda g: g * (out > 0)
+    return out, lambda g: only_where(out != 0, g)
 
 
 @op
@@ -157,8 +201,8 @@ def gelu(x):
         slope = x * x
         slope *= 3 * a * c
         slope += c
+        slope *= 1 - t * t  # before x: this is 0 where x³ would be inf
         slope *= x
-        slope *= 1 - t * t
         slope += t
         slope += 1
         slope *= 0.5
@@ -190,7 +234,7 @@ def erf(x):
     Its derivatives follow f⁽ⁿ⁺¹⁾(c) = -2c f⁽ⁿ⁾(c) - 2(n-1) f⁽ⁿ⁻¹⁾(c), starting with f'(c) = 2/√π exp(-c²).
     """
     xp = array_module(x)
-    distance = xp.minimum(abs(x), 6.0)
+    distance = xp.fmin(abs(x), 6.0)  # 6 for nan too: an index must be a number
     index = xp.rint(distance / _ERF_STEP).astype(xp.int32)
     center = index.astype(x.dtype) * _ERF_STEP
     d = distance - center  # at most 1/64, so eight terms reach 1e-16
@@ -209,12 +253,12 @@ def abs_(x):
 
 @op
 def maximum(x, y):
-    return _choose(x, y, array_module(x).maximum)
+    return _choose(x, y, module_of(x, y).maximum)
 
 
 @op
 def minimum(x, y):
-    return _choose(x, y, array_module(x).minimum)
+    return _choose(x, y, module_of(x, y).minimum)
 
 
 def _choose(x, y, chooser):
@@ -222,31 +266,52 @@ def _choose(x, y, chooser):
     out = chooser(x, y)
 
     def share(g, mine, other):
-        return unbroadcast(g * (0.5 * (mine == out) + 0.5 * (other != out)).astype(out.dtype), mine.shape)
+        g = array_module(g).where(mine == other, 0.5 * g, g)
+        return unbroadcast(only_where((mine == out) | (other != out), g), mine.shape)
 
     return out, (lambda g: share(g, x, y), lambda g: share(g, y, x))
 
 
 @op
 def where(condition: Array, x, y):
-    """x where the condition (a plain boolean array) holds, else y."""
-    xp = array_module(condition)
-    out = xp.where(condition, x, y)
-    return out, (
+    """x where the condition holds, else y.
+
+    condition: booleans, of a shape that broadcasts with those of x and y. TypeError if they are not boolean,
+    ValueError if the shapes do not broadcast.
+    """
+    xp = module_of(x, y)
+    condition = arguments.own_mask(condition, "the condition of where", xp)
+    arguments.broadcast_shape("where", condition.shape, shape_of(x), shape_of(y))
+    return xp.where(condition, x, y), (
         None,
-        lambda g: unbroadcast(xp.where(condition, g, 0), x.shape),
-        lambda g: unbroadcast(xp.where(condition, 0, g), y.shape),
+        lambda g: unbroadcast(only_where(condition, g), x.shape),
+        lambda g: unbroadcast(only_where(~condition, g), y.shape),
     )
 
 
 @op
 def clip(x, low: float | None = None, high: float | None = None):
-    """x limited to [low, high] (numbers or None). The slope is 1 inside and at the limits, 0 outside."""
-    out = array_module(x).clip(x, low, high)
-    return out, lambda g: g * (x == out)
+    """x limited to [low, high] (numbers or None). The slope is 1 inside and at the limits, 0 outside.
+
+    If low is larger than high, every element becomes high. ValueError if both are None.
+    """
+    limits = [limit for limit in (low, high) if limit is not None]
+    if not limits:
+        raise ValueError("clip needs low, high or both")
+    if not all(isinstance(limit, (int, float)) for limit in limits):
+        raise TypeError("the limits of clip must be numbers; for arrays there are maximum and minimum")
+    above = -math.inf if low is None else low
+    below = math.inf if high is None else high
+    return array_module(x).clip(x, low, high), lambda g: only_where((x >= above) & (x <= below), g)
 
 
 @op
 def astype(x, dtype: Any):
-    """The same values as float32 or float64; the gradient comes back in the original dtype."""
-    return x.astype(dtype), lambda g: g.astype(x.dtype)
+    """The same values as float32 or float64; the gradient comes back in the original dtype.
+
+    TypeError for another dtype.
+    """
+    if dtype is None:  # float64 to NumPy
+        raise TypeError("astype needs a dtype: float32 or float64")
+    before = x.dtype
+    return x.astype(float_dtype(dtype)), lambda g: g.astype(before)

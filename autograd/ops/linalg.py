@@ -3,9 +3,9 @@
 import math
 
 from autograd.backend import array_module
+from autograd.operation import op
 from autograd.ops import elementwise
-from autograd.ops.elementwise import unbroadcast
-from autograd.tensor import op
+from autograd.ops.elementwise import shape_of, unbroadcast
 
 __all__ = ["linear", "matmul"]
 
@@ -13,8 +13,10 @@ __all__ = ["linear", "matmul"]
 @op
 def matmul(x, y):
     """x @ y with NumPy's rules: stacks of matrices broadcast; a 1-D x is a row, a 1-D y a column."""
-    if x.ndim == 0 or y.ndim == 0:
-        raise ValueError(f"matmul needs at least one axis on each side, got shapes {x.shape} and {y.shape}")
+    if not shape_of(x) or not shape_of(y):
+        raise ValueError(
+            f"matmul needs at least one axis on each side, got shapes {shape_of(x)} and {shape_of(y)}"
+        )
     x2 = x[None, :] if x.ndim == 1 else x  # (..., n, k)
     y2 = y[:, None] if y.ndim == 1 else y  # (..., k, m)
 
@@ -45,8 +47,9 @@ def linear(x, weight, bias=None, activation: str | None = None):
     x (..., K), weight (K, M) as in GPT-2's Conv1D, bias (M) or None; activation None or a name in
     ACTIVATIONS. All leading axes are folded into one, so that each pass is a single two-dimensional product:
     dpre = dout * activation'(pre), dx = dpre @ weightᵀ, dweight = xᵀ @ dpre, dbias = sum of dpre over rows.
+    Raises ValueError for shapes that do not fit and for an unknown activation.
     """
-    check_linear(x, weight)
+    check_linear(x, weight, bias, activation)
     x2 = as_rows(x)  # (..., K) -> (N, K)
     out = x2 @ weight
     if bias is not None:
@@ -69,15 +72,30 @@ def linear(x, weight, bias=None, activation: str | None = None):
     )
 
 
-def check_linear(x, weight):
-    if x.ndim == 0 or weight.ndim != 2 or x.shape[-1] != weight.shape[0]:
+def check_linear(x, weight, bias, activation):
+    check_product("linear", x, weight, bias)
+    if activation is not None and activation not in list(ACTIVATIONS):
+        names = ", ".join(map(repr, ACTIVATIONS))
+        raise ValueError(f"linear: unknown activation {activation!r}; choose from None, {names}")
+
+
+def check_product(name, x, weight, bias):
+    """Raise ValueError unless the shapes fit those of x @ weight + bias; `name` is the operation's."""
+    x, weight = shape_of(x), shape_of(weight)
+    if len(weight) != 2 or x[-1:] != weight[:1]:
+        raise ValueError(f"{name}: x {x} does not fit weight {weight}; wanted (..., K) and (K, M)")
+    if bias is not None and shape_of(bias) != weight[1:]:
         raise ValueError(
-            f"linear: x {x.shape} does not fit weight {weight.shape}; wanted (..., K) and (K, M)"
+            f"{name}: bias {shape_of(bias)} does not fit weight {weight}; wanted (M,) and (K, M)"
         )
 
 
 class Shared:
-    """A function that keeps its last result, for pullbacks of one operation that begin with the same work."""
+    """A function that keeps its last result, for pullbacks of one operation that begin with the same work.
+
+    It knows an argument again by identity. That is safe because the tape hands a new array object to each
+    visit of a node, even if a caller refills one buffer, and because the argument kept here stays alive.
+    """
 
     def __init__(self, function):
         self.function, self.argument, self.result = function, None, None

@@ -7,12 +7,14 @@ goes out.
 
 import numpy as np
 
-from autograd.backend import Array, array_module
-from autograd.ops.linalg import as_rows, column_sums, row_sums
-from autograd.ops.reduce import raw_logsumexp
-from autograd.random import Stream
-from autograd.tape import is_recording
-from autograd.tensor import op
+from autograd.backend import Array, array_module, device_of, is_array
+from autograd.operation import op
+from autograd.ops import arguments
+from autograd.ops.elementwise import shape_of
+from autograd.ops.linalg import as_rows, check_product, column_sums, row_sums
+from autograd.random import Stream, check_dropout
+from autograd.recording import is_recording
+from autograd.tensor import Tensor
 
 __all__ = [
     "cross_entropy",
@@ -25,11 +27,15 @@ __all__ = [
 ]
 
 LOGITS_AT_ONCE = 2**20  # of linear_cross_entropy: 4 MB in float32
+FAR_FROM_0 = 10.0  # of layer_norm: a row's mean, in its standard deviations
 
 
 @op
 def softmax(x, axis: int = -1):
     """exp(x) / sum(exp(x)) along an axis.  dx = out * (dout - sum(dout * out))"""
+    axis = arguments.one_axis(axis, x.ndim or 1)
+    if not x.size:  # which has no maximum
+        return x, lambda dout: dout
     xp = array_module(x)
     out = xp.exp(x - x.max(axis, keepdims=True))
     out /= out.sum(axis, keepdims=True)
@@ -39,8 +45,13 @@ def softmax(x, axis: int = -1):
 @op
 def log_softmax(x, axis: int = -1):
     """x - logsumexp(x) along an axis.  dx = dout - softmax(x) * sum(dout)"""
-    out = x - raw_logsumexp(x, axis)
-    return out, lambda dout: dout - array_module(x).exp(out) * dout.sum(axis, keepdims=True)
+    axis = arguments.one_axis(axis, x.ndim or 1)
+    if not x.size:
+        return x, lambda dout: dout
+    xp = array_module(x)
+    out = x - x.max(axis, keepdims=True)  # first, so that no digits are lost beside a large maximum
+    out -= xp.log(xp.exp(out).sum(axis, keepdims=True))
+    return out, lambda dout: dout - xp.exp(out) * dout.sum(axis, keepdims=True)
 
 
 @op
@@ -51,12 +62,19 @@ def layer_norm(x, weight, bias=None, eps: float = 1e-5):
     dx = rstd * (dxhat - mean(dxhat) - xhat * mean(dxhat * xhat)): what is left of dxhat when its share along
     the constant and along xhat is taken out, because the output does not change in these directions.
     """
+    check_layer_norm(x, weight, bias)
     x2 = as_rows(x)  # (..., C) -> (N, C)
-    C = x.shape[-1]
-    xhat = x2 - row_sums(x2) / C
-    rstd = (row_dots(xhat, xhat) / C + eps) ** -0.5  # (N, 1)
+    xp, shape, C = array_module(x), x.shape, x.shape[-1]
+    mean = row_sums(x2) / C  # (N, 1)
+    xhat = x2 - mean
+    rstd = reciprocal_std(xhat, eps)  # (N, 1)
+    # The mean is rounded, and far from 0 that is an error as large as xhat. The mean of xhat corrects it. If
+    # no row is far, this second pass is saved. Not on a GPU: to look would wait for everything before it.
+    far = abs(mean) * rstd > FAR_FROM_0
+    if xp is not np or far.any():
+        xhat -= xp.where(far, row_sums(xhat) / C, 0)
+        rstd = reciprocal_std(xhat, eps)
     xhat *= rstd
-    shape = x.shape
     out = xhat * weight
     if bias is not None:
         out += bias
@@ -76,6 +94,18 @@ def layer_norm(x, weight, bias=None, eps: float = 1e-5):
     )
 
 
+def check_layer_norm(x, weight, bias):
+    x, shapes = shape_of(x), [shape_of(parameter) for parameter in (weight, bias) if parameter is not None]
+    if not x or any(shape != x[-1:] for shape in shapes):
+        found = " and bias ".join(map(str, shapes))
+        raise ValueError(f"layer_norm: x {x} does not fit weight {found}; wanted (..., C), (C,) and (C,)")
+
+
+def reciprocal_std(centred, eps):
+    """1 / sqrt(variance + eps) of rows (N, C) whose mean is 0: (N, 1)"""
+    return (row_dots(centred, centred) / centred.shape[1] + eps) ** -0.5
+
+
 def row_dots(x, y):
     """(N, C), (N, C) -> (N, 1): the dot product of each pair of rows, without a temporary of their size."""
     return array_module(x).einsum("nc,nc->n", x, y)[:, None]
@@ -86,49 +116,71 @@ def cross_entropy(logits, targets: Array, ignore_index: int | None = None):
     """The mean over tokens of -log softmax(logits)[target]; a 0-d result.
 
     logits (..., V); targets: integers of shape (...), IndexError outside [0, V). Tokens whose target is
-    ignore_index do not count, neither in the sum nor in the mean.
+    ignore_index do not count, neither in the sum nor in the mean. If no token counts, the result is NaN and
+    the gradient 0.
     dlogits = (softmax(logits) - onehot(target)) / count
     """
-    xp = array_module(logits)
-    targets = check_ids(targets, logits.shape[-1], "target", like=logits, ignore=ignore_index)
-    logits2, targets = as_rows(logits), targets.reshape(-1)  # (..., V) -> (N, V), (...) -> (N)
-    counted = targets != ignore_index if ignore_index is not None else xp.ones(targets.shape, bool)
-    targets = xp.where(counted, targets, 0)
+    check_logits(logits)
+    xp, shape = array_module(logits), logits.shape
+    targets, counted, count = counted_targets(targets, shape[-1], logits, ignore_index)
+    logits = as_rows(logits)  # (..., V) -> (N, V)
     rows = xp.arange(len(targets))
-    count = counted.sum().astype(logits.dtype)
-    lse = raw_logsumexp(logits2, -1)  # (N, 1)
-    losses = xp.where(counted, lse[:, 0] - logits2[rows, targets], 0)
+    shift = logits.max(-1, keepdims=True)
+    total = row_sums(xp.exp(logits - shift))  # (N, 1)
+    losses = xp.where(counted, xp.log(total)[:, 0] - (logits[rows, targets] - shift[:, 0]), 0)
 
     def dlogits(dout):
-        grad = xp.exp(logits2 - lse)
-        grad[rows, targets] -= 1
-        grad *= (counted * (dout / count))[:, None].astype(grad.dtype)
-        return grad.reshape(logits.shape)
+        share = counted * (dout / xp.maximum(count, 1))  # (N)
+        grad = xp.exp(logits - shift)
+        grad *= share[:, None] / total
+        grad[rows, targets] -= share
+        return grad.reshape(shape)
 
-    return losses.sum() / count, dlogits
+    return mean_of_counted(losses.sum(), count), dlogits
+
+
+def check_logits(logits):
+    if logits.ndim == 0:
+        raise ValueError("cross_entropy: wanted logits (..., V), got a single number")
+
+
+def counted_targets(targets, V, rows, ignore):
+    """Targets (N) of the rows (..., C), which (N) count, and their number, in the dtype of the rows.
+
+    The targets that do not count become 0.
+    """
+    xp, targets = array_module(rows), check_targets(targets, V, rows, ignore)
+    counted = targets != ignore if ignore is not None else xp.ones(targets.shape, bool)
+    return xp.where(counted, targets, 0), counted, counted.sum().astype(rows.dtype)
+
+
+def mean_of_counted(total, count):
+    """total / count: NaN, without a warning, if nothing counts."""
+    with np.errstate(invalid="ignore"):
+        return total / count
 
 
 @op
-def linear_cross_entropy(x, weight, bias, targets: Array, ignore_index: int | None = None):
+def linear_cross_entropy(x, weight, bias=None, targets: Array | None = None, ignore_index: int | None = None):
     """cross_entropy(linear(x, weight, bias), targets): the head of a language model, fused.
 
-    x (..., C), weight (C, V), bias (V) or None, targets (...). The logits never exist all at once: rows are
-    handled in chunks. Each chunk's logits turn in place into dlogits = (softmax - onehot) / count, and these
-    are used at once for its parts of dx, dweight and dbias. So when the forward pass ends the gradients are
-    ready, except for the factor dout, and memory does not grow with rows times vocabulary.
+    x (..., C), weight (C, V), bias (V) or None, targets (...), which cannot be left out. The logits never
+    exist all at once: rows are handled in chunks. Each chunk's logits turn in place into dlogits = (softmax -
+    onehot) / count, and these are used at once for its parts of dx, dweight and dbias. So when the forward
+    pass ends the gradients are ready, except for the factor dout, and memory does not grow with rows times
+    vocabulary.
     """
+    check_product("linear_cross_entropy", x, weight, bias)
     xp = array_module(x)
-    targets = check_ids(targets, weight.shape[1], "target", like=x, ignore=ignore_index)
-    x2, targets = as_rows(x), targets.reshape(-1)  # (..., C) -> (N, C), (...) -> (N)
-    counted = targets != ignore_index if ignore_index is not None else xp.ones(targets.shape, bool)
-    targets = xp.where(counted, targets, 0)
-    share = counted.astype(x.dtype) / counted.sum().astype(x.dtype)  # (N): each row's part in the mean
+    targets, counted, count = counted_targets(targets, weight.shape[1], x, ignore_index)
+    x2 = as_rows(x)  # (..., C) -> (N, C)
+    share = counted.astype(x.dtype) / xp.maximum(count, 1)  # (N): each row's part in the mean
     wants_gradients = is_recording()
     if wants_gradients:
         dx = xp.empty(x2.shape, x.dtype)
         dweight_t = xp.zeros(weight.T.shape, x.dtype)  # (V, C), the layout of a head tied to the embedding
         dbias = xp.zeros(weight.shape[1], x.dtype)
-    loss = xp.zeros((), x.dtype)
+    loss = mean_of_counted(xp.zeros((), x.dtype), count)  # 0, or NaN if nothing counts
     rows = max(256, LOGITS_AT_ONCE // weight.shape[1])
     for start in range(0, len(x2), rows):
         # 1. This chunk's logits.
@@ -136,14 +188,14 @@ def linear_cross_entropy(x, weight, bias, targets: Array, ignore_index: int | No
         logits = x2[part] @ weight  # (n, V)
         if bias is not None:
             logits += bias
-        # 2. Its part of the loss: log(sum(exp(logits))) - logits[target], shifted by each row's maximum.
+        # 2. Its part of the loss: log(sum(exp(logits))) - logits[target], both after each row's maximum is
+        # taken off. A row that does not count may have any logits, also -inf.
         n = xp.arange(len(logits))
-        shift = logits.max(-1, keepdims=True)
+        logits -= logits.max(-1, keepdims=True)
         at_target = logits[n, targets[part]]
-        logits -= shift
         xp.exp(logits, out=logits)
         total = row_sums(logits)
-        loss += (share[part] * (xp.log(total) + shift - at_target[:, None])[:, 0]).sum()
+        loss += (share[part] * xp.where(counted[part], xp.log(total)[:, 0] - at_target, 0)).sum()
         # 3. From exp(logits) to dlogits, and from these to the gradients.
         if wants_gradients:
             logits *= share[part, None] / total
@@ -166,12 +218,18 @@ def embedding(weight, ids: Array):
     IndexError for an id outside [0, V).
     dweight[v] = sum of dout over all places where ids == v
     """
+    check_embedding(weight)
     ids = check_ids(ids, weight.shape[0], "token id", like=weight)
 
     def dweight(dout):
         return sum_rows_by_id(as_rows(dout), ids.reshape(-1), weight.shape[0])
 
     return weight[ids], dweight
+
+
+def check_embedding(weight):
+    if weight.ndim != 2:
+        raise ValueError(f"embedding: wanted a weight (V, C), got shape {weight.shape}")
 
 
 def sum_rows_by_id(rows, ids, n):
@@ -195,29 +253,69 @@ def sum_rows_by_id(rows, ids, n):
     return out
 
 
-def check_ids(ids, n, what, like, ignore=None):
-    """The ids, on the device of the array `like`.
+def as_ids(ids, what):
+    """Integers as an array: from nested lists, or an array of any library, of any integer type.
 
-    IndexError for one outside [0, n), where NumPy would count from the end; those equal to `ignore` may be.
-    Ids that are on a GPU already are not looked at, since that would mean waiting for it.
+    TypeError for what is not plain integers, ValueError for lists that are not equally long.
     """
-    if ids.dtype.kind not in "iu":
-        raise TypeError(f"{what}s must be a plain integer array, not {ids.dtype}")
+    if isinstance(ids, Tensor):
+        ids = ids.data
+    try:
+        array = ids if is_array(ids) else np.asarray(ids)
+    except ValueError:
+        raise ValueError(f"{what}s must form a regular array: some lists are longer than others") from None
+    if array.size == 0 and not hasattr(ids, "dtype"):
+        array = array.astype(np.int64)  # NumPy makes floats of an empty list
+    if array.dtype.kind not in "iu":
+        found = type(ids).__name__ if array.dtype == object else array.dtype
+        raise TypeError(f"{what}s must be plain integers, not {found}")
+    return array
+
+
+def check_ids(ids, n, what, like, ignore=None):
+    """The ids as a new int64 array on the device of the array `like`.
+
+    It is a copy, because pullbacks keep it and callers refill their buffers. IndexError for an id outside
+    [0, n), where NumPy would count from the end; those equal to `ignore` may be. Ids that are on a GPU
+    already are not looked at, since that would mean waiting for it.
+    """
+    ids, xp = as_ids(ids, what), array_module(like)
     if isinstance(ids, np.ndarray):
         counted = ids if ignore is None else ids[ids != ignore]
         if counted.size and (counted.min() < 0 or counted.max() >= n):
             worst = counted.min() if counted.min() < 0 else counted.max()
             raise IndexError(f"{what} {worst} is out of range: there are {n}, from 0 to {n - 1}")
-    xp = array_module(like)
-    return ids if xp is np else xp.asarray(ids, dtype=np.int64)
+    elif xp is np:
+        raise TypeError(f"{what}s are on {device_of(ids)}, what they belong to is on the CPU")
+    ids = ids.astype(np.int64)
+    return ids if array_module(ids) is xp else xp.asarray(ids)
+
+
+def check_targets(targets, n, rows, ignore):
+    """Targets (N) as check_ids gives them. ValueError unless there is one for each row of rows (..., C)."""
+    if targets is None:
+        raise TypeError("linear_cross_entropy needs targets")
+    if ignore is not None and not isinstance(ignore, int):
+        raise TypeError(f"ignore_index is {ignore!r}; it must be an integer")
+    targets = as_ids(targets, "target")
+    if targets.shape != rows.shape[:-1]:
+        raise ValueError(
+            f"targets of shape {targets.shape} do not fit an input of shape {rows.shape}: "
+            f"wanted {rows.shape[:-1]}"
+        )
+    return check_ids(targets, n, "target", like=rows, ignore=ignore).reshape(-1)  # (...) -> (N)
 
 
 @op
 def dropout(x, p: float, stream: Stream):
     """x with elements set to 0 with probability p, and the others scaled by 1 / (1 - p).
 
-    What is dropped depends on the stream and the row's number alone; x[i] is row stream.row + i.
+    What is dropped depends on the stream and the row's number alone; x[i] is row stream.row + i. p is rounded
+    to a multiple of 1/256: ValueError for one outside [0, 1], and for one that would become 0 or 1.
     """
+    check_dropout(p, stream)
+    if p == 0:
+        return x, lambda dout: dout
     keep, scale = stream.keep_mask(x.shape, p)
     keep = array_module(x).asarray(keep)
 

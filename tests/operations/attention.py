@@ -1,5 +1,7 @@
 """The records of attention: the operation, and its form for sampling."""
 
+import warnings
+
 import hypothesis.strategies as st
 import numpy as np
 
@@ -7,8 +9,8 @@ import autograd as ag
 from autograd import Stream
 from autograd.ops import attention
 from autograd.ops.attention import attend_to_cache
-from tests.operations.checks import close, numbers, same_on_gpu, tensors
-from tests.operations.nn import softmax_from_exp
+from tests.operations.checks import close, numbers, refused, same_on_gpu, tensors
+from tests.operations.nn import results_of, softmax_from_exp
 from tests.operations.over_shapes import Call, seeds
 from tests.operations.record import Bug, Case, Composition, Record
 
@@ -54,6 +56,41 @@ def of_length_with_dropout(T):
     return Composition(fused, lambda qkv: attention_from_softmax(qkv, 2, keep=keep), [(2, T, 12)])
 
 
+# --- under everyday use ---------------------------------------------------------------------------
+
+
+def everything_is_dropped():
+    (qkv,) = tensors((2, 4, 12))
+    results = results_of(attention_with(2, dropout=1.0, stream=Stream(3)), qkv)
+    assert not any(array.any() for array in results)  # NaN counts as any
+
+
+def huge_scores():
+    """Every query takes one key. A bound of the scores in float32 would overflow, with a warning."""
+    (qkv,) = tensors((1, 3, 6))
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for size in (1e3, 3e18, 1e19):
+            single, double = (
+                ag.causal_attention((qkv * size).astype(dtype), 1, scale=1e-3) / size
+                for dtype in (np.float32, np.float64)
+            )
+            np.testing.assert_allclose(single.data, double.data, rtol=1e-4, atol=1e-6)
+    assert not warned
+
+
+def impossible_heads_are_refused():
+    (qkv,) = tensors((2, 4, 12))
+    for n_head in (0, -1, 3, 8):
+        message = f"wanted (B, T, 3C) with C divisible by {n_head} heads, got (2, 4, 12)"
+        refused(ValueError, message, ag.causal_attention, qkv, n_head)
+    refused(ValueError, "got (4, 12)", ag.causal_attention, qkv[0], 2)
+    refused(TypeError, "n_head is 2.0; it must be an integer", ag.causal_attention, qkv, 2.0)
+    refused(TypeError, "draws from a Stream", ag.causal_attention, qkv, 2, dropout=0.5)
+    refused(ValueError, "must be a number from 0 to 1", ag.causal_attention, qkv, 2, dropout=1.5)
+    refused(ValueError, "it is rounded", ag.causal_attention, qkv, 2, dropout=1e-3, stream=Stream(3))
+
+
 # --- for sampling ---------------------------------------------------------------------------------
 
 
@@ -78,6 +115,8 @@ def attention_kernels(cupy):
         (40, 1, 8, 0.25),
         (64, 2, 2, 0.2),
         (37, 1, 2, 0.9),
+        (9, 1, 2, 0.002),  # of the rates above 0 the one nearest to it
+        (9, 1, 2, 1.0),
     ):
         run = attention_with(n_head, dropout=p, stream=Stream(3, step=2, site=5, row=1))
         same_on_gpu(cupy, run, numbers(2, T, 3 * n_head * D))
@@ -150,6 +189,7 @@ RECORDS = [
                 caught_by="attention over 5 positions, scale None",
             ),
         ],
+        checks=[everything_is_dropped, huge_scores, impossible_heads_are_refused],
         kernel_checks=[attention_kernels, attention_kernels_over_many_keys],
         kernel_bugs=[
             Bug(
@@ -181,6 +221,34 @@ RECORDS = [
                 right="group = begin; group <= last; group += 32)",
                 wrong="group = begin; group <= last && group < begin + 32; group += 32)",
                 caught_by="attention_kernels_over_many_keys",
+            ),
+        ],
+    ),
+    Record(
+        attention.check_attention,
+        bugs=[
+            Bug(
+                "attention: no heads are found out by a division",
+                right="n_head < 1 or ",
+                wrong="",
+                caught_by="impossible_heads_are_refused",
+            ),
+            Bug(
+                "attention: dropout is not checked",
+                right="check_dropout(dropout, stream)",
+                wrong="pass",
+                caught_by="impossible_heads_are_refused",
+            ),
+        ],
+    ),
+    Record(
+        attention._score_bound,
+        bugs=[
+            Bug(
+                "attention: the bound of the scores overflows",
+                right="longest_q * longest_k",
+                wrong="np.float32(longest_q**2) * np.float32(longest_k**2)",
+                caught_by="huge_scores",
             ),
         ],
     ),

@@ -32,6 +32,13 @@ def check(function, *inputs):
     return expected
 
 
+def slopes(function, *values):
+    """The derivatives of function at one point, in float32, as a list."""
+    inputs = [Tensor(value, requires_grad=True) for value in values]
+    function(*inputs).backward()
+    return [x.grad.tolist() for x in inputs]
+
+
 def assert_same(fused, composed, inputs):
     """Both functions give the same result and the same gradients under one random upstream gradient."""
     results = []
@@ -57,6 +64,16 @@ def check_on_gpu(cupy, case, rtol, atol):
     assert {device_of(array) for array in results[1]} == {"cuda:0"}
     for expected, found in zip(*results, strict=True):
         np.testing.assert_allclose(to_numpy(found), expected, rtol=rtol, atol=atol)
+
+
+def refused(error, message, function, *arguments, **options):
+    """AssertionError unless the call raises this kind of error, with the message in its text."""
+    try:
+        function(*arguments, **options)
+    except Exception as found:
+        assert isinstance(found, error) and message in str(found), f"{type(found).__name__}: {found}"
+    else:
+        raise AssertionError(f"accepted: {message}")
 
 
 # --- kernels --------------------------------------------------------------------------------------

@@ -1,14 +1,16 @@
 """The records of the operations of a GPT, except for attention."""
 
+import warnings
+
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 
 import autograd as ag
-from autograd import Stream, Tensor
+from autograd import Stream, Tensor, random
 from autograd.cuda import ops as gpu_forms
 from autograd.ops import nn
-from tests.operations.checks import numbers, same_on_gpu, tensors
+from tests.operations.checks import numbers, on_gpu, refused, same_on_gpu, tensors
 from tests.operations.over_shapes import Call, seeds, unary
 from tests.operations.record import Bug, Case, Composition, Record
 
@@ -103,6 +105,160 @@ def head_and_loss(head, logits_at_once):
     return Composition(fused, composed, [(3, 200, 5), (7, 5), (7,)])
 
 
+# --- under everyday use ---------------------------------------------------------------------------
+
+
+def far_rows():
+    """(5, 768) in float32: two constant rows, two with noise far from 0, and one that is not far."""
+    noise = numbers(5, 768)
+    scale, mean = [[0], [0], [1], [1 / 64], [1]], [[100.1], [-16000.3], [16000.3], [-700], [2]]
+    return (noise * scale + mean).astype(np.float32)
+
+
+def results_of(function, *inputs):
+    """[result, gradients ...] as arrays."""
+    out = function(*inputs)
+    out.backward(numbers(*out.shape, seed=1))
+    return [out.numpy(), *(x.grad for x in inputs)]
+
+
+def in_both_dtypes(function, *arrays):
+    """Pairs of results: in float32, and in float64 of the same values."""
+    return zip(
+        *(
+            results_of(function, *(Tensor(x.astype(dtype), requires_grad=True) for x in arrays))
+            for dtype in (np.float32, np.float64)
+        ),
+        strict=True,
+    )
+
+
+def layer_norm_far_from_0():
+    x = far_rows()
+    for found, expected in in_both_dtypes(ag.layer_norm, x, numbers(768, seed=2), numbers(768, seed=3)):
+        np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-6 * np.abs(expected).max())
+    constant = ag.layer_norm(Tensor(x[:2]), np.ones(768), np.zeros(768)).data
+    np.testing.assert_allclose(constant, 0, atol=1e-6)
+    near = [ag.layer_norm(Tensor(rows), np.ones(768)).data[4] for rows in (x, x[[4, 4, 4, 4, 4]])]
+    np.testing.assert_array_equal(*near)  # a row does not notice the others
+
+
+HEADS = {  # forms of the loss: functions of x (N, C), a weight, a bias and targets
+    "fused": lambda x, w, b, *targets: ag.linear_cross_entropy(x, w, b, *targets),
+    "composed": lambda x, w, b, *targets: ag.cross_entropy(ag.linear(x, w, b), *targets),
+}
+
+
+def with_every_target_ignored(head):
+    """The loss is NaN, as the mean of nothing; the gradients are 0, and there is no warning."""
+    for n in (3, 0):
+        inputs = tensors((n, 4), (4, 5), (5,))
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            loss = head(*inputs, np.full(n, 2), 2)
+            loss.backward()
+        assert not warned and np.isnan(loss.data) and loss.dtype == np.float64
+        assert not any(x.grad.any() for x in inputs)  # NaN counts as any
+
+
+def cross_entropy_with_every_target_ignored():
+    with_every_target_ignored(HEADS["composed"])
+
+
+def linear_cross_entropy_with_every_target_ignored():
+    with_every_target_ignored(HEADS["fused"])
+
+
+def impossible_classes():
+    """A bias of -inf rules a class out. Targets that are ignored may be of any class."""
+    x, w, b = numbers(3, 4), numbers(4, 5), np.array([-np.inf, 0, 0, -np.inf, 0])
+    results = [
+        results_of(
+            lambda *inputs, head=head: head(*inputs, [1, 0, 4], 0),
+            *(Tensor(a, requires_grad=True, dtype=np.float64) for a in (x, w, b)),
+        )
+        for head in HEADS.values()
+    ]
+    for fused, composed in zip(*results, strict=True):
+        assert np.isfinite(fused).all()
+        np.testing.assert_allclose(fused, composed, rtol=1e-12)
+    assert all(head(x, w, b, [0, 2, 4]).item() == np.inf for head in HEADS.values())
+
+
+def losses_of_certain_predictions():
+    """Small beside the logits, so that these must not be rounded away."""
+    logits = np.array([[20.0, 0.0], [1e4, 1e4 - 8]], np.float32)
+    expected = np.log1p(np.exp([-20.0, -8.0])).mean()
+    for head in HEADS.values():
+        loss = head(Tensor(np.eye(2, dtype=np.float32)), logits, None, [0, 0])
+        np.testing.assert_allclose(float(loss), expected, rtol=1e-4)
+    found = -ag.log_softmax(Tensor(logits)).data[:, 0].mean()
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def targets_of_another_shape_are_refused():
+    x, w = tensors((4, 3), (3, 5))
+    for targets in ([2], 2, [[0, 1], [2, 3]], [], np.zeros((4, 1), int)):
+        shape = f"targets of shape {np.shape(targets)} do not fit an input of shape"
+        refused(ValueError, f"{shape} (4, 5): wanted (4,)", ag.cross_entropy, x @ w, targets)
+        refused(ValueError, f"{shape} (4, 3): wanted (4,)", ag.linear_cross_entropy, x, w, None, targets)
+    refused(ValueError, "wanted logits (..., V)", ag.cross_entropy, 3.0, 2)
+    refused(TypeError, "needs targets", ag.linear_cross_entropy, x, w)
+    for ignored in (-1.0, "-1"):
+        refused(TypeError, "it must be an integer", ag.cross_entropy, x, [0] * 4, ignored)
+
+
+def ids_of_every_kind():
+    (w,) = tensors((5, 3))
+    expected = w.data[[[1, 4], [0, 1]]]
+    for ids in ([[1, 4], [0, 1]], ((1, 4), (0, 1)), *(np.array([[1, 4], [0, 1]], t) for t in "bBhHiIlL")):
+        np.testing.assert_array_equal(ag.embedding(w, ids).data, expected)
+    assert ag.embedding(w, []).shape == (0, 3) and ag.embedding(w, 3).shape == (3,)
+    wrong = ([True], [1.0], np.zeros(2), ["1"], [None], np.zeros(0), Tensor([1.0]))
+    for ids in wrong:
+        refused(TypeError, "", ag.embedding, w, ids)
+    refused(ValueError, "some lists are longer", ag.embedding, w, [[1], [1, 2]])
+    for ids in ([5], [-1], [2**63], np.array([200], np.uint8)):
+        refused(IndexError, "there are 5, from 0 to 4", ag.embedding, w, ids)
+    refused(ValueError, "wanted a weight (V, C), got shape (15,)", ag.embedding, w.reshape(15), [0])
+
+
+def refilled_buffers():
+    """Ids and targets belong to the caller again when the call returns."""
+    x, w = tensors((3, 4), (4, 5))
+    for function in (
+        lambda ids: ag.embedding(x, ids).sum(),
+        lambda ids: ag.cross_entropy(x, ids),
+        lambda ids: ag.linear_cross_entropy(x, w, None, ids),
+    ):
+        gradients = []
+        for later in ([0, 1, 2], [0, 0, 0]):
+            ids, x.grad = np.array([0, 1, 2]), None
+            loss = function(ids)
+            ids[:] = later
+            loss.backward()
+            gradients.append(x.grad)
+        np.testing.assert_array_equal(*gradients)
+
+
+def rates_of_dropout():
+    (x,) = tensors((8, 40))
+    assert not any(a.any() for a in results_of(lambda x: ag.dropout(x, 1, STREAM), x))
+    assert ag.dropout(x, 0.0, None).data is x.data
+    assert 0 < (ag.dropout(x, 1 / 256, STREAM).data == 0).sum() < 10
+    for p in (-0.1, 1.1, np.nan, "0.5", None, True):
+        refused(ValueError, "must be a number from 0 to 1", ag.dropout, x, p, STREAM)
+    for p in (1e-9, 0.0019, 0.9981):
+        refused(ValueError, "must be 0, 1, or above 1/512 and below 511/512", ag.dropout, x, p, STREAM)
+    refused(TypeError, "dropout draws from a Stream", ag.dropout, x, 0.5, None)
+
+
+def shapes_that_do_not_fit_a_layer_norm_are_refused():
+    x, weight = tensors((2, 3), (3,))
+    for wrong in ((x, weight[:1]), (x, 1.0), (x, weight, weight[:2]), (x, weight, 0.0), (x.sum(), weight)):
+        refused(ValueError, "wanted (..., C), (C,) and (C,)", ag.layer_norm, *wrong)
+
+
 # --- the kernels ----------------------------------------------------------------------------------
 
 
@@ -111,13 +267,15 @@ def layer_norm_kernels(cupy):
         x = numbers(n, c) * 3 + 5
         same_on_gpu(cupy, ag.layer_norm, x, numbers(c, seed=2), numbers(c, seed=3), rtol=2e-4)
         same_on_gpu(cupy, ag.layer_norm, x[None], numbers(c, seed=2), rtol=2e-4)
+    same_on_gpu(cupy, ag.layer_norm, far_rows(), numbers(768, seed=2), numbers(768, seed=3))
 
 
 def dropout_kernel(cupy):
     stream = Stream(2**63 + 5, step=7, site=3, row=11)
     for shape in ((3, 5, 7), (2, 32), (1, 1), (40, 33), (3, 2, 999)):
-        for p in (0.2, 0.999):
+        for p in (0.2, 0.99, 1.0):
             same_on_gpu(cupy, lambda x, p=p: ag.dropout(x, p, stream), numbers(*shape))
+    same_on_gpu(cupy, lambda x: ag.dropout(x.sum(), 0.5, stream), numbers(3))
 
 
 def cross_entropy_kernels(cupy):
@@ -128,6 +286,15 @@ def cross_entropy_kernels(cupy):
         same_on_gpu(cupy, lambda x, t=targets: ag.cross_entropy(x, t, ignore_index=-1), numbers(n, V) * 30)
         all_count = abs(targets) % V
         same_on_gpu(cupy, lambda x, t=all_count: ag.cross_entropy(x, t), numbers(n, V) * 30)
+    x, w, b = (Tensor(on_gpu(cupy, numbers(*shape)), requires_grad=True) for shape in ((3, 4), (4, 5), (5,)))
+    for head in HEADS.values():  # nothing counts: the mean of nothing
+        loss = head(x, w, b, [2, 2, 2], 2)
+        loss.backward()
+        assert np.isnan(loss.numpy()) and not any(t.grad.get().any() for t in (x, w, b))
+    b.data[:1] = -np.inf  # an impossible class; an ignored target may be of it, another has an infinite loss
+    for head in HEADS.values():
+        assert np.isfinite(head(x, w, b, [0, 1, 2], 0).numpy())
+        assert head(x, w, b, [0, 1, 2]).numpy() == np.inf
 
 
 def linear_cross_entropy_kernels(cupy):
@@ -174,8 +341,14 @@ RECORDS = [
         bugs=[
             Bug(
                 "log_softmax: the mean of the gradient is subtracted",
-                right="array_module(x).exp(out) * dout.sum(axis, keepdims=True)",
+                right="xp.exp(out) * dout.sum(axis, keepdims=True)",
                 wrong="dout.mean(axis, keepdims=True)",
+            ),
+            Bug(
+                "log_softmax: digits are lost beside a large maximum",
+                right="out = x - x.max(axis, keepdims=True)",
+                wrong="out = x",
+                caught_by="losses_of_certain_predictions",
             ),
         ],
     ),
@@ -199,20 +372,60 @@ RECORDS = [
             ),
             Bug(
                 "layer_norm: eps is added to the standard deviation",
-                right="(row_dots(xhat, xhat) / C + eps) ** -0.5",
-                wrong="1 / ((row_dots(xhat, xhat) / C) ** 0.5 + eps)",
+                right="(row_dots(centred, centred) / centred.shape[1] + eps) ** -0.5",
+                wrong="1 / ((row_dots(centred, centred) / centred.shape[1]) ** 0.5 + eps)",
                 caught_by="layer_norm from mean and var",
+                inside=nn.reciprocal_std,
+            ),
+            Bug(
+                "layer_norm: far from 0 the mean is as it was rounded",
+                right="far.any()",
+                wrong="False",
+                caught_by="layer_norm_far_from_0",
+            ),
+            Bug(
+                "layer_norm: far from 0 the standard deviation is that around the rounded mean",
+                right="        rstd = reciprocal_std(xhat, eps)\n    xhat",
+                wrong="    xhat",
+                caught_by="layer_norm_far_from_0",
+            ),
+            Bug(
+                "layer_norm: a far row makes others be rounded otherwise",
+                right="xp.where(far, row_sums(xhat) / C, 0)",
+                wrong="row_sums(xhat) / C",
+                caught_by="layer_norm_far_from_0",
             ),
         ],
+        checks=[layer_norm_far_from_0, shapes_that_do_not_fit_a_layer_norm_are_refused],
         kernel_checks=[layer_norm_kernels],
         kernel_bugs=[
             Bug(
                 "a layer norm with Bessel's correction",
-                right="warp_sum(squares) / C + eps",
-                wrong="warp_sum(squares) / (C - 1) + eps",
+                right="warp_sum(squares) / C -",
+                wrong="warp_sum(squares) / (C - 1) -",
             ),
-            Bug("the layer norm's share along xhat stays", " - (x[j] - m) * r * xhat_share)", ")"),
-            Bug("dweight without the standard deviation", "* rstd[row];", ";"),
+            Bug(
+                "the layer norm's share along xhat stays",
+                right=" - normalised(x[j], its) * xhat_share)",
+                wrong=")",
+            ),
+            Bug(
+                "dweight without the standard deviation",
+                right="normalised(x[row * C + column], moments_of(moments, row, N))",
+                wrong="(x[row * C + column] - moments[row] - moments[N + row])",
+            ),
+            Bug("far from 0 the mean is as it was rounded", "x - its.mean - its.rest", "x - its.mean"),
+        ],
+    ),
+    Record(
+        nn.check_layer_norm,
+        bugs=[
+            Bug(
+                "layer_norm: a weight of any shape is broadcast",
+                right="any(shape != x[-1:] for shape in shapes)",
+                wrong="False",
+                caught_by="shapes_that_do_not_fit_a_layer_norm_are_refused",
+            ),
         ],
     ),
     Record(
@@ -223,14 +436,31 @@ RECORDS = [
             "cross_entropy from softmax": Composition(cross_entropy, cross_entropy_from_softmax, [(2, 3, 4)]),
         },
         bugs=[
-            Bug("cross_entropy: sum instead of mean", "counted * (dout / count)", "counted * dout"),
-            Bug("cross_entropy: mean over ignored tokens too", "dout / count", "dout / len(rows)"),
-            Bug("cross_entropy: forgets to subtract the target", "grad[rows, targets] -= 1", "pass"),
+            Bug("cross_entropy: sum instead of mean", "(dout / xp.maximum(count, 1))", "dout"),
+            Bug("cross_entropy: mean over ignored tokens too", "xp.maximum(count, 1)", "len(rows)"),
+            Bug("cross_entropy: forgets to subtract the target", "grad[rows, targets] -= share", "pass"),
             Bug(
                 "cross_entropy: ignored tokens get a gradient",
-                right="(counted * (dout / count))[:, None]",
-                wrong="(dout / count)",
+                right="counted * (dout",
+                wrong="xp.ones(len(rows)) * (dout",
             ),
+            Bug(
+                "cross_entropy: divides by a count of 0",
+                right="xp.maximum(count, 1)",
+                wrong="count",
+                caught_by="cross_entropy_with_every_target_ignored",
+            ),
+            Bug(
+                "cross_entropy: digits are lost beside a large maximum",
+                right="xp.log(total)[:, 0] - (logits[rows, targets] - shift[:, 0])",
+                wrong="xp.log(total)[:, 0] + shift[:, 0] - logits[rows, targets]",
+                caught_by="losses_of_certain_predictions",
+            ),
+        ],
+        checks=[
+            cross_entropy_with_every_target_ignored,
+            losses_of_certain_predictions,
+            targets_of_another_shape_are_refused,
         ],
         kernel_checks=[cross_entropy_kernels],
         kernel_bugs=[
@@ -241,7 +471,19 @@ RECORDS = [
             ),
             Bug("ignored targets count in the mean", "count += targets[i] != ignored", "count += 1"),
             Bug("the gradient at the target lacks the - 1", "(j == target ? 1.0f : 0.0f)", "0.0f"),
-            Bug("the loss without the row's maximum", "logf(total) + largest -", "logf(total) -"),
+            Bug("the loss without the row's maximum", "(logits[valid ? target : 0] - largest)", "0.0f"),
+            Bug("the mean of nothing is 0", "0.0f * share[0]", "0.0f"),
+        ],
+    ),
+    Record(
+        nn.check_targets,
+        bugs=[
+            Bug(
+                "targets of another shape are broadcast",
+                right="targets.shape != rows.shape[:-1]",
+                wrong="False",
+                caught_by="targets_of_another_shape_are_refused",
+            ),
         ],
     ),
     Record(
@@ -261,15 +503,27 @@ RECORDS = [
         bugs=[
             Bug(
                 "linear_cross_entropy: forgets the division by the count",
-                right=" / counted.sum().astype(x.dtype)",
+                right=" / xp.maximum(count, 1)",
                 wrong="",
                 caught_by="linear_cross_entropy of a separate head",  # value and gradients are wrong alike
             ),
             Bug(
                 "linear_cross_entropy: ignored tokens count in the mean",
-                right="counted.sum().astype(x.dtype)",
+                right="xp.maximum(count, 1)",
                 wrong="x.dtype.type(len(counted))",
                 caught_by="linear_cross_entropy of a separate head",
+            ),
+            Bug(
+                "linear_cross_entropy: divides by a count of 0",
+                right="xp.maximum(count, 1)",
+                wrong="count",
+                caught_by="linear_cross_entropy_with_every_target_ignored",
+            ),
+            Bug(
+                "linear_cross_entropy: an ignored row's infinite loss times 0",
+                right="xp.where(counted[part], xp.log(total)[:, 0] - at_target, 0)",
+                wrong="(xp.log(total)[:, 0] - at_target)",
+                caught_by="impossible_classes",
             ),
             Bug(
                 "linear_cross_entropy: ignored tokens get a gradient",
@@ -288,8 +542,8 @@ RECORDS = [
             ),
             Bug(
                 "linear_cross_entropy: loss without the row's maximum",
-                right="xp.log(total) + shift -",
-                wrong="xp.log(total) -",
+                right="at_target = logits[n, targets[part]]",
+                wrong="at_target = (x2[part] @ weight)[n, targets[part]]",
             ),
             Bug(
                 "linear_cross_entropy: bias gradient averaged",
@@ -314,6 +568,7 @@ RECORDS = [
                 wrong="dx.reshape",
             ),
         ],
+        checks=[linear_cross_entropy_with_every_target_ignored, impossible_classes],
         kernel_checks=[linear_cross_entropy_kernels],
         kernel_bugs=[
             Bug("ignored targets get a gradient", "part = counts ? share[0] : 0.0f", "part = share[0]"),
@@ -343,6 +598,7 @@ RECORDS = [
                 inside=nn.sum_rows_by_id,
             ),
         ],
+        checks=[ids_of_every_kind, refilled_buffers],
         kernel_checks=[embedding_kernels],
         kernel_bugs=[
             Bug(
@@ -363,6 +619,47 @@ RECORDS = [
         ],
     ),
     Record(
+        nn.check_ids,
+        bugs=[
+            Bug(
+                "ids are kept, and the caller refills them",
+                right="ids.astype(np.int64)",
+                wrong="ids.astype(np.int64, copy=False)",
+                caught_by="refilled_buffers",
+            ),
+            Bug(
+                "ids count from the end, as NumPy's do",
+                right="counted.min() < 0 or counted.max() >= n",
+                wrong="counted.max() >= n",
+                caught_by="ids_of_every_kind",
+            ),
+        ],
+    ),
+    Record(
+        nn.as_ids,
+        bugs=[
+            Bug("True is an id", 'not in "iu"', 'not in "iub"', caught_by="ids_of_every_kind"),
+            Bug(
+                "an empty array of floats holds ids",
+                right=' and not hasattr(ids, "dtype")',
+                wrong="",
+                caught_by="ids_of_every_kind",
+            ),
+        ],
+    ),
+    Record(
+        random.check_dropout_rate,
+        bugs=[
+            Bug(
+                "dropout: a p that is rounded to 0 is accepted",
+                right="round(p * 256) in (0, 256)",
+                wrong="False",
+                caught_by="rates_of_dropout",
+            ),
+            Bug("dropout: p is not checked", "not 0 <= p <= 1", "False", caught_by="rates_of_dropout"),
+        ],
+    ),
+    Record(
         ag.dropout,
         cases={"dropout": Case(dropout, [(4, 6)])},
         composed={"dropout from a mask": Composition(dropout, dropout_from_a_mask, [(4, 6)])},
@@ -378,6 +675,7 @@ RECORDS = [
                 wrong="return masked(x), lambda g: g * keep",
             ),
         ],
+        checks=[rates_of_dropout],
         kernel_checks=[dropout_kernel],
         kernel_bugs=[
             Bug("what is kept is not scaled up", "keep ? x[at] * keep_scale : 0.0f", "keep ? x[at] : 0.0f"),

@@ -27,7 +27,7 @@ def adamw_follows_its_formula():
     for t in range(1, 6):
         for i, p in enumerate(params):
             g = draw.standard_normal(p.shape)
-            p.grad[...] = g
+            p.grad = g
             lr, decay = settings[i % 2]["lr"], settings[i % 2]["weight_decay"]
             expected[i] *= 1 - lr * decay
             m[i] = 0.8 * m[i] + 0.2 * g
@@ -36,6 +36,68 @@ def adamw_follows_its_formula():
         optimizer.step()
         for p, want in zip(params, expected, strict=True):
             np.testing.assert_allclose(p.data, want, rtol=1e-12, atol=1e-14)
+
+
+def training_goes_on_with_replaced_arrays():
+    """w = 1 on the loss w², lr 0.1, no decay: -0.0339675 after 30 steps in PyTorch too."""
+    for flat in (False, True):
+        w = Tensor([1.0], requires_grad=True, dtype=np.float64)
+        optimizer = AdamW([w], lr=0.1, weight_decay=0.0)
+        if flat:
+            optimizer.flatten()
+        for _ in range(30):
+            w.data, w.grad = w.data.copy(), None
+            (w * w).backward()
+            w.grad = np.clip(w.grad, -100, 100)
+            optimizer.step()
+        assert float(w) == pytest.approx(-0.0339675, abs=1e-6)
+
+
+def unused_parameters_are_skipped():
+    """No decay, and no step is counted: the first update is as large as any first one."""
+    used, unused = parameters()[:2]
+    optimizer = AdamW([used, unused], lr=0.1, weight_decay=0.5)
+    before = unused.data.copy()
+    for _ in range(5):
+        used.grad = np.ones(used.shape)
+        optimizer.step()
+    assert np.array_equal(unused.data, before)
+    unused.grad = np.ones(unused.shape)
+    optimizer.step()
+    np.testing.assert_allclose(unused.data, before * (1 - 0.1 * 0.5) - 0.1, rtol=1e-6)
+
+
+def gradients_from_before_are_kept():
+    for flat in (False, True):
+        w = parameters()[0]
+        w.grad = np.ones(w.shape)
+        optimizer = AdamW([w])
+        if flat:
+            optimizer.flatten()
+        assert w.grad.all()
+
+
+def a_step_is_noticed_by_older_tapes():
+    for flat in (False, True):
+        w = parameters()[0]
+        optimizer = AdamW([w])
+        if flat:
+            optimizer.flatten()
+        loss, w.grad = (w * w).sum(), w.grad if flat else np.ones(w.shape)
+        optimizer.step()
+        try:
+            loss.backward()
+        except RuntimeError:
+            continue
+        raise AssertionError("a gradient from the new weights")
+
+
+def only_leaves_are_trained():
+    try:
+        AdamW([parameters()[0] * 2])
+    except ValueError:
+        return
+    raise AssertionError("a result was taken for a parameter")
 
 
 def clipping_scales_the_joint_norm():
@@ -60,7 +122,7 @@ def adamw_and_norm_kernels(cupy):
         for step in range(3):
             for p in (matrix, vector):
                 gradient = to_device(numbers(*p.shape, seed=step).astype(dtype))
-                p.grad[...] = gradient * (10.0 if step == 1 else 0.001)
+                p.grad = gradient * (10.0 if step == 1 else 0.001)
             norm = optimizer.clip_grad_norm(5.0)
             optimizer.step()
         runs.append([matrix.data, vector.data, norm])
@@ -95,6 +157,65 @@ RECORDS = [
                 right="p[i] * (1.0f - lr * weight_decay)",
                 wrong="p[i] * (1.0f - weight_decay)",
             ),
+        ],
+    ),
+    Record(
+        optim._updates,
+        checks=[
+            training_goes_on_with_replaced_arrays,
+            unused_parameters_are_skipped,
+            a_step_is_noticed_by_older_tapes,
+        ],
+        bugs=[
+            Bug(
+                "AdamW: unused parameters decay",
+                right="        if parameter.grad is not None:",
+                wrong="        if parameter.grad is None:\n            parameter.grad = m\n        if True:",
+                caught_by="unused_parameters_are_skipped",
+            ),
+            Bug(
+                "AdamW: all parameters count the same steps",
+                right="counts[i] += 1",
+                wrong="counts[:] = [max(counts) + 1 if i == 0 else max(counts)] * len(counts)",
+                caught_by="unused_parameters_are_skipped",
+            ),
+            Bug(
+                "AdamW: a step counts as no change",
+                right="counts[i] += 1\n            parameter.changes[0] += 1",
+                wrong="counts[i] += 1",
+                caught_by="a_step_is_noticed_by_older_tapes",
+            ),
+            Bug(
+                "AdamW: a step of flat arrays counts as no change",
+                right="        for parameter in parameters:\n            parameter.changes[0] += 1\n",
+                wrong="",
+                caught_by="a_step_is_noticed_by_older_tapes",
+            ),
+        ],
+    ),
+    Record(
+        optim._is_flat,
+        bugs=[
+            Bug(
+                "AdamW: trains its own arrays, though others took their place",
+                right="parameter.data is data and parameter.grad is grad",
+                wrong="True",
+                caught_by="training_goes_on_with_replaced_arrays",
+            ),
+        ],
+    ),
+    Record(
+        optim.flatten,
+        checks=[gradients_from_before_are_kept],
+        bugs=[
+            Bug("flat arrays begin without the gradients", "elif tensor.grad is not None:", "elif False:"),
+        ],
+    ),
+    Record(
+        optim._check_parameters,
+        checks=[only_leaves_are_trained],
+        bugs=[
+            Bug("AdamW: trains a result", "if parameter.node is not None:", "if False:"),
         ],
     ),
     Record(

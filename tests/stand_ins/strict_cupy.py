@@ -2,14 +2,17 @@
 
 It refuses what CuPy refuses, or what would be slow or wrong there: mixing with NumPy arrays, NumPy functions
 on device arrays, names outside NAMES, float64 results while `float32_only`. It counts what makes the host
-wait for the device. Kernels run in the emulator. Products of cuBLAS work on the addresses and strides that
-they are given.
+wait for the device. Memory that nobody wrote is poisoned. Kernels run in the emulator. Products of cuBLAS
+work on the addresses and strides that they are given. There are two devices: work on one refuses the arrays
+of the other. A thread begins on device 0, as with CuPy.
 """
 
 import contextlib
 import ctypes
 import sys
+import threading
 import types
+import weakref
 
 import numpy as np
 import pytest
@@ -17,12 +20,14 @@ import pytest
 from tests.stand_ins import emulate
 
 NAMES = (  # what the program uses; each exists in CuPy 14 with these arguments
-    "abs add arange broadcast_to clip concatenate einsum empty exp exp2 expand_dims full isfinite isnan log "
-    "matmul maximum minimum multiply ones rint sign sqrt tanh tril triu vdot where zeros"
+    "abs add arange ascontiguousarray broadcast_to clip concatenate einsum exp exp2 expand_dims fmin full "
+    "isfinite isnan log matmul maximum minimum multiply ones rint sign sqrt tanh tril triu vdot where zeros "
+    "zeros_like"
 ).split()
-METHODS = "all any max min sum mean reshape ravel squeeze swapaxes transpose copy fill".split()
+METHODS = "all any max min sum mean reshape ravel squeeze swapaxes transpose copy fill view".split()
 ATTRIBUTES = "shape dtype ndim size T flags itemsize strides nbytes".split()
-MEMORY = 8 << 30  # bytes of the pretended device
+MEMORY = 8 << 30  # bytes of a pretended device
+DEVICES = 2
 waits = []  # what made the host wait, in order
 rules = types.SimpleNamespace(float32_only=False, may_wait=True)
 
@@ -43,8 +48,86 @@ def _wait(what):
         raise RuntimeError(f"the host waits for the device: {what}")
 
 
+class _Thread(threading.local):
+    """What a thread works on now."""
+
+    device = 0
+    stream = None
+
+
+_thread = _Thread()
+
+
+class Device:
+    """cupy.cuda.Device."""
+
+    def __init__(self, device=None):
+        self.id = _thread.device if device is None else device
+        self._before = []
+        if not 0 <= self.id < DEVICES:
+            raise RuntimeError("cudaErrorInvalidDevice: invalid device ordinal")
+
+    def use(self):
+        _thread.device = self.id
+
+    def __enter__(self):
+        self._before.append(_thread.device)
+        self.use()
+        return self
+
+    def __exit__(self, *exception):
+        _thread.device = self._before.pop()
+
+
+class Stream:
+    """cupy.cuda.Stream. Work is done at once, whatever its stream."""
+
+    done = True
+
+    def __init__(self, non_blocking=False):
+        self._before = []
+
+    def synchronize(self):
+        _wait("synchronize")
+
+    def __enter__(self):
+        self._before.append(_thread.stream)
+        _thread.stream = self
+        return self
+
+    def __exit__(self, *exception):
+        _thread.stream = self._before.pop()
+
+
+_null_stream = Stream()
+
+
+class OutOfMemoryError(MemoryError):
+    """cupy.cuda.memory.OutOfMemoryError."""
+
+
+class MemoryPool:
+    """cupy.cuda.MemoryPool. Of its limit it knows only that no array may be larger."""
+
+    _limit = 0
+
+    def set_limit(self, size):
+        self._limit = size
+
+    def get_limit(self):
+        return self._limit
+
+    def total_bytes(self):
+        return 0
+
+    def free_all_blocks(self):
+        pass
+
+
 def _unwrap(value, name):
     if isinstance(value, ndarray):
+        if value.device.id != _thread.device:
+            raise RuntimeError(f"{name} on device {_thread.device} got an array on device {value.device.id}")
         return value._host
     if isinstance(value, np.ndarray):
         raise TypeError(f"cupy: unsupported type numpy.ndarray in {name}")
@@ -70,15 +153,19 @@ def _call(name, function, args, kwargs):
     return out if out is not None else _wrap(result)
 
 
+_on_device = weakref.WeakValueDictionary()  # id of a NumPy array -> the ndarray that stands for it
+
+
 class ndarray:
     """An array on the pretended device."""
 
     __hash__ = None
     __array_priority__ = 100
-    device = types.SimpleNamespace(id=0)
 
     def __init__(self, host):
         self._host = host
+        self.device = Device()
+        _on_device.setdefault(id(host), self)
 
     def _refuse(self, *args, **kwargs):
         raise TypeError("a device array in a NumPy function: use xp, or .get()")
@@ -86,27 +173,31 @@ class ndarray:
     __array__ = __array_ufunc__ = __array_function__ = _refuse
 
     @property
+    def base(self):
+        return _on_device.get(id(self._host.base))
+
+    @property
     def data(self):
-        return types.SimpleNamespace(ptr=self._host.ctypes.data)
+        return types.SimpleNamespace(ptr=_unwrap(self, "data").ctypes.data)
 
     def __getattr__(self, name):
         if name in ATTRIBUTES:
-            return _wrap(getattr(self._host, name))
+            return _wrap(getattr(_unwrap(self, name) if name == "T" else self._host, name))
         if name in METHODS:
-            return lambda *args, **kwargs: _call(name, getattr(self._host, name), args, kwargs)
+            return lambda *args, **kwargs: _call(name, getattr(_unwrap(self, name), name), args, kwargs)
         raise AttributeError(f"cupy.ndarray is not known to have {name!r}")
 
     def astype(self, dtype, copy=True):
-        return _wrap(self._host.astype(dtype, copy=copy))
+        return _wrap(_unwrap(self, "astype").astype(dtype, copy=copy))
 
     def __len__(self):
         return len(self._host)
 
     def __getitem__(self, index):
-        return _wrap(self._host[_unwrap(index, "index")])
+        return _wrap(_unwrap(self, "index")[_unwrap(index, "index")])
 
     def __setitem__(self, index, value):
-        self._host[_unwrap(index, "index")] = _unwrap(value, "assignment")
+        _unwrap(self, "assignment")[_unwrap(index, "index")] = _unwrap(value, "assignment")
 
     def get(self):
         _wait("copy to the host")
@@ -133,14 +224,14 @@ def _operator(method):
     """The operator of this name, such as __add__ or __iadd__."""
 
     def apply(self, other):
-        result = _call(method, getattr(self._host, method), (other,), {})
+        result = _call(method, getattr(_unwrap(self, method), method), (other,), {})
         return self if method.startswith("__i") else result
 
     return apply
 
 
 def _unary_operator(method):
-    return lambda self: _wrap(getattr(self._host, method)())
+    return lambda self: _wrap(getattr(_unwrap(self, method), method)())
 
 
 def _give_operators():
@@ -188,6 +279,7 @@ def gemm_strided_batched_ex(
     """
     launches.append("gemm")
     assert (a_type, b_type, c_type) == (0, 0, 0) and compute_type in (68, 75, 77)
+    assert min(stride_a, stride_b, stride_c) >= 0
     alpha, beta = (ctypes.c_float.from_address(address).value for address in (alpha, beta))
     for i in range(count):
         A = _operand(op_a, a, i * stride_a, m, k, lda)
@@ -237,13 +329,35 @@ def _add_at(a, index, values):
     np.add.at(a._host, _unwrap(index, "add.at"), _unwrap(values, "add.at"))
 
 
+pool = MemoryPool()
+
+
+def _empty(shape, dtype=float):
+    """NaN or the largest integer, so that a result which depends on memory that nobody wrote is seen."""
+    poison = np.nan if np.dtype(dtype).kind == "f" else np.iinfo(dtype).max
+    host = np.full(shape, poison, dtype)
+    if 0 < pool.get_limit() < host.nbytes:
+        raise OutOfMemoryError(f"Out of memory allocating {host.nbytes:,} bytes")
+    return _wrap(host)
+
+
+def _empty_like(array):
+    return _empty(array.shape, array.dtype)
+
+
 def _asnumpy(array):
     return array.get() if isinstance(array, ndarray) else np.asarray(array)
 
 
-def _asarray(a, dtype=None):
+def _array(a, dtype=None):
     host = a._host if isinstance(a, ndarray) else a
     return ndarray(np.array(host, dtype=dtype))
+
+
+def _asarray(a, dtype=None):
+    """The array itself if it is on the device and of the dtype already, else a copy."""
+    fits = isinstance(a, ndarray) and (dtype is None or a.dtype == dtype)
+    return a if fits else _array(a, dtype)
 
 
 def module():
@@ -253,13 +367,17 @@ def module():
         setattr(cupy, name, _function(name))
     cupy.add.at = _add_at
     cupy.ndarray, cupy.inf, cupy.float32, cupy.int32 = ndarray, np.inf, np.float32, np.int32
-    cupy.asnumpy, cupy.asarray = _asnumpy, _asarray
+    cupy.asnumpy, cupy.asarray, cupy.array = _asnumpy, _asarray, _array
+    cupy.empty, cupy.empty_like = _empty, _empty_like
     device = types.SimpleNamespace(get_cublas_handle=lambda: 0)
-    runtime = types.SimpleNamespace(memGetInfo=lambda: (MEMORY, MEMORY), getDeviceCount=lambda: 1)
+    runtime = types.SimpleNamespace(
+        memGetInfo=lambda: (MEMORY, MEMORY), getDeviceCount=lambda: DEVICES,
+        driverGetVersion=lambda: 13000, runtimeGetVersion=lambda: 13000,
+    )  # fmt: skip
     cupy.cuda = types.SimpleNamespace(
-        Device=lambda number: contextlib.nullcontext(), device=device, runtime=runtime
-    )
-    pool = types.SimpleNamespace(total_bytes=lambda: 0, get_limit=lambda: 0)
+        Device=Device, Stream=Stream, device=device, runtime=runtime,
+        get_current_stream=lambda: _thread.stream or _null_stream,
+    )  # fmt: skip
     cupy.get_default_memory_pool = lambda: pool
     cupy.RawModule = RawModule
     return cupy
@@ -275,4 +393,7 @@ def installed():
     with pytest.MonkeyPatch.context() as patch:
         for each in (cupy, *packages, libs, libs.cublas):
             patch.setitem(sys.modules, each.__name__, each)
-        yield cupy
+        try:
+            yield cupy
+        finally:
+            _thread.device = 0  # a device that was chosen is no longer there

@@ -5,7 +5,7 @@ import pytest
 
 from autograd import AdamW, Stream, gradcheck
 from tinygpt.config import ARCHITECTURES, GPTConfig, UserError
-from tinygpt.model import GPT
+from tinygpt.model import GPT, Dropout
 
 
 def small(architecture="reference", dropout=0.0, **shape):
@@ -117,6 +117,76 @@ def test_same_seed_same_weights():
 def test_context_is_limited():
     with pytest.raises(ValueError, match="9 tokens do not fit the context of 8"):
         small()(np.zeros((1, 9), int))
+
+
+def test_ids_may_be_lists_and_arrays_of_any_integers():
+    model, (ids, targets) = small(), batch()
+    logits, loss = model(ids).data, float(model.loss(ids, targets))
+    for convert in (np.ndarray.tolist, lambda x: tuple(map(tuple, x)), lambda x: x.astype(np.uint8)):
+        np.testing.assert_array_equal(model(convert(ids)).data, logits)
+        assert float(model.loss(convert(ids), convert(targets))) == loss
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        (
+            lambda ids: (ids[0], ids[0]),
+            ValueError,
+            r"ids of shape \(8,\); wanted \(B, T\), with at least one",
+        ),
+        (lambda ids: (ids[None], ids[None]), ValueError, r"ids of shape \(1, 2, 8\); wanted \(B, T\)"),
+        (lambda ids: (ids[:0], ids[:0]), ValueError, r"ids of shape \(0, 8\); wanted \(B, T\)"),
+        (lambda ids: (ids[:, :0], ids[:, :0]), ValueError, r"ids of shape \(2, 0\); wanted \(B, T\)"),
+        (lambda ids: ([], []), ValueError, r"ids of shape \(0,\); wanted \(B, T\)"),
+        (lambda ids: ([[1], [1, 2]], ids), ValueError, "some lists are longer than others"),
+        (lambda ids: (ids, ids.T), ValueError, r"targets of shape \(8, 2\) do not fit .* \(2, 8\)"),
+        (lambda ids: (ids, ids[:1]), ValueError, r"targets of shape \(1, 8\) do not fit .* \(2, 8\)"),
+        (lambda ids: (ids, ids.reshape(-1)), ValueError, r"targets of shape \(16,\) do not fit .* \(2, 8\)"),
+        (lambda ids: (ids * 1.0, ids), TypeError, "token ids must be plain integers, not float64"),
+        (lambda ids: (ids, ids * 1.0), TypeError, "targets must be plain integers, not float64"),
+        (lambda ids: (ids > 3, ids), TypeError, "token ids must be plain integers, not bool"),
+        (lambda ids: (ids, ids, 5), TypeError, "dropout draws from a Stream, .*, not from 5"),
+        (lambda ids: (ids + 11, ids), IndexError, "there are 11, from 0 to 10"),
+        (lambda ids: (ids, ids - 12), IndexError, "there are 11, from 0 to 10"),
+    ],
+)
+def test_batches_that_do_not_fit_are_refused(wrong, error, message):
+    model, (ids, _) = small(), batch()
+    ids, targets, *stream = wrong(ids)
+    with pytest.raises(error, match=message):
+        model.loss(ids, targets, *stream)
+    if "targets" not in message and "from 0" not in message:
+        with pytest.raises(error, match=message):
+            model(ids, *stream)
+
+
+def test_a_batch_may_be_refilled_before_backward():
+    gradients = []
+    for later in (None, 0):
+        model, (ids, targets) = small(), batch()
+        ids = ids.copy()
+        loss = model.loss(ids, targets)
+        if later is not None:
+            ids[:], targets[:] = later, later
+        loss.backward()
+        gradients.append([p.grad for p in model.parameters()])
+    for a, b in zip(*gradients, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_batch_in_which_no_target_counts():
+    model, (ids, targets) = small(), batch()
+    loss = model.loss(ids, np.full_like(targets, -1))
+    loss.backward()
+    assert np.isnan(loss.data)
+    assert not any(p.grad.any() for p in model.parameters())  # NaN counts as any
+
+
+@pytest.mark.parametrize("p", [-0.1, 1.5, 0.001, np.nan])
+def test_rates_that_dropout_cannot_keep_to_are_refused(p):
+    with pytest.raises(ValueError, match="dropout's p is"):
+        Dropout(p, site=0)
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def test_adamw_step_by_step():
     y = torch.tensor(x.data.copy(), requires_grad=True)
     ours, theirs = AdamW([x], lr=0.01), torch.optim.AdamW([y], lr=0.01)
     for _ in range(50):
-        x.grad[...] = draw.standard_normal(x.shape)
+        x.grad = draw.standard_normal(x.shape)
         y.grad = torch.tensor(x.grad.copy())
         ours.step()
         theirs.step()

@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from autograd import AdamW, Stream, Tensor, no_grad
+from autograd import AdamW, Stream, no_grad
 from autograd.backend import keep_freed_memory
 from autograd.optim import flatten
 from tinygpt.config import GPTConfig, TrainConfig, UserError
@@ -31,19 +31,23 @@ from tinygpt.parallel.ranks import ALONE, Ranks
 
 def replica_of(model):
     """A model with the same weights (shared memory) and gradients of its own."""
-    own = {id(p): Tensor(p.data, requires_grad=True) for p in model.parameters()}
+    own = {}
+    for p in model.parameters():
+        own[id(p)] = twin = p.detach()
+        twin.requires_grad = True
     return copy.deepcopy(model, own)  # which takes these Tensors instead of copying the model's
 
 
 class Workers:
     """Computes losses and gradients of batches, with `threads` threads on each rank.
 
-    Each thread takes `micro_batch` sequences at a time. Make the workers after the optimizer: it gives the
-    parameters the arrays that the replicas share.
+    Each thread takes `micro_batch` sequences at a time. The workers flatten the optimizer's arrays: from here
+    on the data and grad of every parameter are views of these. So the model must be on its device by then.
     """
 
     def __init__(self, model, optimizer: AdamW, threads: int, micro_batch: int, ranks: Ranks = ALONE) -> None:
         self.optimizer, self.threads, self.micro_batch, self.ranks = optimizer, threads, micro_batch, ranks
+        optimizer.flatten()
         self.replicas = [model] + [replica_of(model) for _ in range(threads - 1)]
         self.gradients = [optimizer.gradient]  # of each worker, flat
         for replica in self.replicas[1:]:

@@ -33,7 +33,7 @@ def test_each_operation_equals_that_on_the_cpu(cupy, name):
 
 
 def test_mixing_devices_is_refused(cupy):
-    with pytest.raises(TypeError, match=r"add got Tensors on cpu and cuda:0; move one with \.to\(\)"):
+    with pytest.raises(TypeError, match=r"add got arrays on cpu and cuda:0; move one with \.to\(\)"):
         Tensor([1.0]) + Tensor([1.0]).to("cuda")
 
 

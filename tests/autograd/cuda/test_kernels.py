@@ -96,9 +96,17 @@ def test_products_of_every_layout(cupy):
     found = products.product(cupy, cupy.asarray(numbers(3, 9, 8))[:, 2:6, 1:6], cupy.asarray(stack[1]))
     close(found, part.astype(np.float64) @ stack[1])
     a, b = map(cupy.asarray, stack)
-    for wrong in ((a, a), (a[:, ::2, ::2], b[:, :3])):
-        with pytest.raises(ValueError, match="matrix product"):
-            products.product(cupy, *wrong)
+    with pytest.raises(ValueError, match=r"matrix product: shapes \(3, 4, 5\) and \(3, 4, 5\) do not fit"):
+        products.product(cupy, a, a)
+    out = cupy.asarray(numbers(3, 4, 12))
+    for wrong in (
+        out[:, :, ::2],
+        out[:, ::-1, :6],
+        out[:, :3, :6],
+        cupy.broadcast_to(out[:, :1, :6], (3, 4, 6)),
+    ):
+        with pytest.raises(ValueError, match="cannot hold the result of"):
+            products.product(cupy, a, b, out=wrong)
 
 
 def test_precision_is_handed_to_cublas(cupy, monkeypatch):
