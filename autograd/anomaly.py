@@ -1,9 +1,14 @@
 """Finding the operation that makes the first NaN or infinity."""
 
+import math
+import threading
 from collections.abc import Callable
+from typing import Any
+
+import numpy as np
 
 from autograd import tape
-from autograd.backend import Array, array_module
+from autograd.backend import Array, array_module, is_array
 
 
 class AnomalyError(ArithmeticError):
@@ -11,43 +16,90 @@ class AnomalyError(ArithmeticError):
 
 
 class detect_anomaly:
-    """`with detect_anomaly(): ...` raises AnomalyError at the first result or gradient that is not finite.
+    """`with detect_anomaly(): ...` raises AnomalyError at the first NaN or infinity that an operation makes.
 
-    The error names the operation. It looks at every array, which takes time, and on a GPU waits for each.
+    A result must hold no NaN, and no infinity unless an input or an option of the operation does: a mask of
+    -inf is meant. A gradient must hold neither. The error names the operation. It looks at every array, which
+    takes time, and on a GPU waits for each.
+
     where() is called as operations are recorded; what it returns (the module at work, say) stands before the
-    operation's name.
+    operation's name. The block holds for all threads; of several blocks, the one that was entered last looks.
     """
 
     def __init__(self, where: Callable[[], str] = lambda: ""):
+        if not callable(where):
+            raise TypeError(f"detect_anomaly: where must be a function that returns a text, not {where!r}")
         self.where = where
         self.places = {}  # of recorded nodes, for their gradients
 
     def __enter__(self) -> None:
-        self.before, tape.watch = tape.watch, self
+        add_watch(self)
 
     def __exit__(self, *exception) -> None:
-        tape.watch = self.before
+        remove_watch(self)
 
-    def result(self, name: str, output: Array, node: tape.Node | None = None) -> None:
-        """Called with the result of each operation."""
+    def result(
+        self, name: str, output: Array, node: tape.Node | None = None, inputs: list[Any] | tuple = ()
+    ) -> None:
+        """Called with the result of each operation. inputs: the arrays, numbers and options it worked on."""
         place = self.where()
-        if node is not None:
+        if node is not None and place:
             self.places[node.order] = place
-        if not all_finite(output):
-            raise AnomalyError(f"{place}the result of {name} holds {_culprit(output)}")
+        if all_finite(output):
+            return
+        if holds_nan(output):
+            given = _which(holds_nan, inputs)
+            before = f": its input {given[0]} held it before" if given else ""
+            raise AnomalyError(f"{place}the result of {name} holds NaN{before}")
+        if not _which(holds_infinity, inputs):
+            raise AnomalyError(f"{place}the result of {name} holds infinity")
 
     def gradient(self, node: tape.Node, position: int, gradient: Array) -> None:
         """Called with each gradient that a node hands down."""
         if not all_finite(gradient):
             place = self.places.get(node.order, "")
-            raise AnomalyError(
-                f"{place}the gradient of input {position} of {node.name} holds {_culprit(gradient)}"
-            )
+            found = "NaN" if holds_nan(gradient) else "infinity"
+            raise AnomalyError(f"{place}the gradient of input {position} of {node.name} holds {found}")
+
+
+# Those who look at operations, the last one first in line. Blocks of several threads may end in any order.
+_watches: list = []
+_watches_lock = threading.Lock()
+
+
+def add_watch(watch: Any) -> None:
+    """Let an object with the methods `result` and `gradient` look at all operations."""
+    with _watches_lock:
+        _watches.append(watch)
+        tape.watch = watch
+
+
+def remove_watch(watch: Any) -> None:
+    """The end of what add_watch began."""
+    with _watches_lock:
+        last = len(_watches) - 1 - _watches[::-1].index(watch)
+        del _watches[last]
+        tape.watch = _watches[-1] if _watches else None
 
 
 def all_finite(array: Array) -> bool:
     return bool(array_module(array).isfinite(array).all())
 
 
-def _culprit(array):
-    return "NaN" if bool(array_module(array).isnan(array).any()) else "infinity"
+def holds_nan(value: Array | float) -> bool:
+    """Whether an array or a number is NaN somewhere."""
+    return bool(array_module(value).isnan(value).any())
+
+
+def holds_infinity(value: Array | float) -> bool:
+    """Whether an array or a number is infinite somewhere."""
+    return bool((array_module(value).abs(value) == math.inf).any())
+
+
+def _which(holds, inputs):
+    """The positions of those floating arrays and numbers among the inputs that hold something."""
+    return [i for i, value in enumerate(inputs) if _is_floating(value) and holds(value)]
+
+
+def _is_floating(value):
+    return isinstance(value, (float, np.floating)) or (is_array(value) and value.dtype.kind == "f")

@@ -1,14 +1,25 @@
 """What the tests know of the operations, in one record each (record.py), by family as in autograd/ops.
 
-`tape`, `optim` and `shared_kernels` hold what belongs to no single operation. The lists below go over all of
-them; the tests in tests/autograd read them.
+`tape`, `optim`, `checking` and `shared_kernels` hold what belongs to no single operation. The lists below go
+over all of them; the tests in tests/autograd read them.
 """
 
-from tests.operations import attention, elementwise, linalg, nn, optim, reduce, shape, shared_kernels, tape
+from tests.operations import (
+    attention,
+    checking,
+    elementwise,
+    linalg,
+    nn,
+    optim,
+    reduce,
+    shape,
+    shared_kernels,
+    tape,
+)
 from tests.operations.record import named
 
 FAMILIES = (elementwise, reduce, shape, linalg, nn, attention)
-RECORDS = [record for family in (*FAMILIES, tape, optim) for record in family.RECORDS]
+RECORDS = [record for family in (*FAMILIES, tape, optim, checking) for record in family.RECORDS]
 
 
 def merged(parts):
@@ -27,7 +38,7 @@ def checks_of(*families):
 
 CASES = merged(record.cases for record in RECORDS)
 COMPOSITIONS = merged(record.composed for record in RECORDS)
-CHECKS = merged([CASES, COMPOSITIONS, checks_of(*FAMILIES, tape, optim)])
+CHECKS = merged([CASES, COMPOSITIONS, checks_of(*FAMILIES, tape, optim, checking)])
 OVER_SHAPES = {
     record.function.__name__.strip("_"): record.over_shapes
     for record in RECORDS
