@@ -67,6 +67,7 @@ def split_words(text: str) -> Iterator[str]:
 
 
 END, GONE = -1, -2  # in place of a token: between two words, and where the second token of a merged pair was
+END_OF_DOCUMENT = ""  # a word that stands for the end token
 
 
 class Words:
@@ -160,10 +161,16 @@ def learn(word_counts: dict[str, int], n_merges: int, byte_ids: np.ndarray) -> l
     return merges
 
 
-def apply(words: Collection[str], merges: dict[Pair, tuple[int, int]], byte_ids: np.ndarray) -> np.ndarray:
+def apply(
+    words: Collection[str],
+    merges: dict[Pair, tuple[int, int]],
+    byte_ids: np.ndarray,
+    end: int | None = None,
+) -> np.ndarray:
     """The ids of several words, one after the other, as an int32 array.
 
-    merges: {pair: (rank, token)}, where the rank says when the merge was learnt.
+    merges: {pair: (rank, token)}, where the rank says when the merge was learnt. end: the token for the word
+    END_OF_DOCUMENT.
     """
     words = Words(words, [1] * len(words), byte_ids)
     heap, where = [], {}
@@ -178,4 +185,8 @@ def apply(words: Collection[str], merges: dict[Pair, tuple[int, int]], byte_ids:
     while heap:
         _, new, pair = heapq.heappop(heap)
         add(words.merge(pair, where[pair], new))
-    return words.ids[words.ids >= 0]
+    ids = words.ids
+    if end is not None:
+        nothing_between = (ids[1:] == END) & (ids[:-1] == END)
+        ids[1:][nothing_between] = end
+    return ids[ids >= 0]

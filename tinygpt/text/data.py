@@ -1,13 +1,9 @@
-"""Where a text comes from, how it is split, and how batches are drawn."""
+"""How a text is split into a part to train on and one to validate, and how batches are drawn."""
 
 import hashlib
 import math
-import os
-import sysconfig
-import urllib.error
-import urllib.request
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -18,100 +14,16 @@ from tinygpt.config import UserError
 from tinygpt.parallel.ranks import ALONE, Ranks
 from tinygpt.text.tokenizer import Tokenizer
 
-SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
-SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
-STANDARD_LIBRARY_BYTES = 2_000_000  # enough to learn what Python looks like, and quick to encode
-
 
 def sha256_of(content: bytes) -> str:
     """The SHA-256 of bytes, in hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()
 
 
-def load_text(source: str) -> tuple[str, str]:
-    """(name, text) of a corpus by name ("shakespeare", "python") or of a UTF-8 file by path.
-
-    A byte order mark is dropped and CRLF line ends become LF. UserError says what is wrong with the source.
-    """
-    if source == "shakespeare":
-        return "shakespeare", _decode(_shakespeare(), "shakespeare")
-    if source == "python":
-        return "python", _standard_library()
-    path = Path(source)
-    try:
-        return path.stem, _decode(path.read_bytes(), source)
-    except OSError as error:
-        advice = "give a text file, or one of the names shakespeare, python"
-        raise UserError(f"cannot read {source}: {error.strerror}; {advice}") from None
-
-
-def default_text(say: Callable[[str], object] = print) -> tuple[str, str]:
-    """(name, text) when no corpus was asked for: shakespeare, or python if that cannot be downloaded."""
-    try:
-        return load_text("shakespeare")
-    except UserError as error:
-        say(f"{error}. Going on with the source of Python's standard library (--data python).")
-        return load_text("python")
-
-
-def decode(raw: bytes, source: str) -> str:
-    """The text of UTF-8 bytes, without a byte order mark and with LF for CRLF.
-
-    UserError names the first wrong byte.
-    """
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{source} is not UTF-8 text: byte {error.start} is {raw[error.start]:#04x}; convert it first"
-        ) from None
-    return text.replace("\r\n", "\n")
-
-
-def _decode(raw: bytes, source: str) -> str:
-    if not raw.removeprefix(b"\xef\xbb\xbf"):
-        raise UserError(f"{source} is empty; give a file with text")
-    return decode(raw, source)
-
-
-def _shakespeare() -> bytes:
-    """The bytes of Tiny Shakespeare, downloaded once into $TINYGPT_DATA or data/ and checked."""
-    path = Path(os.environ.get("TINYGPT_DATA", "data")) / "tinyshakespeare.txt"
-    if path.exists():
-        raw = path.read_bytes()
-        if sha256_of(raw) != SHAKESPEARE_SHA256:
-            path.unlink()
-            raise UserError(
-                f"{path} was damaged (its checksum differs) and has been deleted; run again to download it"
-            )
-        return raw
-    try:
-        with urllib.request.urlopen(SHAKESPEARE_URL, timeout=10) as response:
-            raw = response.read()
-    except (urllib.error.URLError, OSError) as error:
-        raise UserError(f"cannot download {SHAKESPEARE_URL} ({getattr(error, 'reason', error)})") from None
-    if sha256_of(raw) != SHAKESPEARE_SHA256:
-        raise UserError(
-            f"the download from {SHAKESPEARE_URL} has another checksum than Tiny Shakespeare; it was not kept"
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_bytes(raw)
-    part.replace(path)
-    return raw
-
-
-def _standard_library() -> str:
-    """The modules of this Python's standard library that are plain ASCII, up to STANDARD_LIBRARY_BYTES."""
-    parts, size = [], 0
-    for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
-        raw = path.read_bytes()
-        if raw.isascii() and size < STANDARD_LIBRARY_BYTES:
-            parts.append(raw.decode().replace("\r\n", "\n"))
-            size += len(raw)
-    if not parts:
-        raise UserError("this Python has no source of its standard library; give a text file with --data")
-    return "".join(parts)
+def checksum(documents: Sequence[str]) -> str:
+    """The SHA-256 of a text: of its only document, or of the checksums of several, one after the other."""
+    each = [sha256_of(document.encode()) for document in documents]
+    return each[0] if len(each) == 1 else sha256_of("".join(each).encode())
 
 
 def split(text: str) -> tuple[str, str]:
@@ -120,21 +32,98 @@ def split(text: str) -> tuple[str, str]:
     return text[:cut], text[cut:]
 
 
+def split_documents(documents: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Whole documents to train on, and others with about a tenth of all characters, to validate.
+
+    From the shortest to the longest, a document is for validation if that brings the share nearest to a tenth
+    of what has come so far. So both parts have short and long ones. If they are few, or one is much longer
+    than the others, this may choose too little; then the shortest ones are added.
+    """
+    lengths = [len(document) for document in documents]
+    total, seen, size, chosen = sum(lengths), 0, 0, set()
+    order = sorted(range(len(documents)), key=lambda i: (lengths[i], -i))
+    for i in order:
+        seen += lengths[i]
+        if 10 * size + 5 * lengths[i] <= seen:
+            chosen.add(i)
+            size += lengths[i]
+    for i in order:
+        if 20 * size >= total or 2 * len(chosen) >= len(documents):
+            break
+        if i not in chosen:
+            chosen.add(i)
+            size += lengths[i]
+    train = [document for i, document in enumerate(documents) if i not in chosen]
+    return train, [documents[i] for i in sorted(chosen)]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a text: some of its documents, or a piece of the only one."""
+
+    documents: list[str]
+    with_ends: bool  # each document is followed by an end token
+    offset: int = 0  # how many characters of the text come before this piece
+
+    def encode(self, tokenizer: Tokenizer) -> np.ndarray:
+        """Its ids. UserError says where the text has something that has none."""
+        if self.with_ends:
+            return tokenizer.encode_documents(self.documents)
+        return tokenizer.encode(self.documents[0], self.offset)
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes of UTF-8 it has. The end tokens have none."""
+        return sum(len(document.encode()) for document in self.documents)
+
+
+class Parts:
+    """The parts of a text, `train`, `val` and `all`.
+
+    Of a single document the first 90 % of the characters are to train on. Several documents stay whole.
+    """
+
+    def __init__(self, documents: str | Sequence[str]) -> None:
+        documents = [documents] if isinstance(documents, str) else documents
+        self.several = len(documents) > 1
+        if self.several:
+            train, val = split_documents(documents)
+            offset = 0
+        else:
+            train, val = ([piece] for piece in split(documents[0]))
+            offset = len(train[0])
+        self.all = Part(documents, self.several)
+        self.train, self.val = Part(train, self.several), Part(val, self.several, offset)
+
+    def report(self) -> str:
+        """How much of several documents went where; "" for a single one."""
+        if not self.several:
+            return ""
+        counts = [
+            f"{len(part.documents):,} with {part.bytes:,} bytes {purpose}"
+            for part, purpose in ((self.train, "to train"), (self.val, "to validate"))
+        ]
+        return f"documents: {counts[0]}, {counts[1]}"
+
+
 class Dataset:
     """The two parts of a text, to train on and to validate, as token ids.
 
     Each part is encoded by itself, so that all tokenizers are judged on the same text.
     """
 
-    def __init__(self, text: str, tokenizer: Tokenizer, block_size: int, ranks: Ranks = ALONE) -> None:
+    def __init__(
+        self, documents: str | Sequence[str], tokenizer: Tokenizer, block_size: int, ranks: Ranks = ALONE
+    ) -> None:
         self.ranks = ranks
-        self.sha256 = sha256_of(text.encode())
         self.block_size = block_size
-        train, val = split(text)
+        parts = Parts(documents)
+        self.sha256 = checksum(parts.all.documents)
+        self.report = parts.report()
         dtype = np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
-        self.train = tokenizer.encode(train).astype(dtype)
-        self.val = tokenizer.encode(val, offset=len(train)).astype(dtype)
-        self.bytes = {"train": len(train.encode()), "val": len(val.encode())}
+        self.train = parts.train.encode(tokenizer).astype(dtype)
+        self.val = parts.val.encode(tokenizer).astype(dtype)
+        self.bytes = {"train": parts.train.bytes, "val": parts.val.bytes}
         longest = min(len(self.train), len(self.val)) - 1
         if longest < block_size:
             raise UserError(
@@ -146,7 +135,7 @@ class Dataset:
     def bits_per_byte(self, split: str, loss: float) -> float:
         """A mean loss of a split in nats per token, as bits per byte of its UTF-8.
 
-        This number compares tokenizers and languages.
+        This number compares tokenizers and languages. The end of a document costs bits too, but has no bytes.
         """
         return loss * len(getattr(self, split)) / (math.log(2) * self.bytes[split])
 

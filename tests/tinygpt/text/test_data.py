@@ -1,16 +1,14 @@
-"""Texts, splits and batches."""
-
-import hashlib
-import urllib.error
+"""Parts of texts, and batches."""
 
 import numpy as np
 import pytest
 
 from autograd import Stream
-from tests.support.texts import CHINESE, english
+from tests.support.texts import english
 from tinygpt.config import UserError
 from tinygpt.text import data
-from tinygpt.text.tokenizer import CharTokenizer
+from tinygpt.text.tokenizer import END_OF_TEXT, BPETokenizer, CharTokenizer
+from tinygpt.text.tokenizer_folder import choose_tokenizer
 
 
 def test_split_and_batches():
@@ -47,53 +45,98 @@ def test_too_short_text_says_what_would_fit():
     data.Dataset("ab" * 50, CharTokenizer("ab"), 9)
 
 
-def test_files(tmp_path):
-    def write(content):
-        (tmp_path / "text.txt").write_bytes(content)
-        return str(tmp_path / "text.txt")
-
-    assert data.load_text(write(CHINESE.encode())) == ("text", CHINESE)
-    assert data.load_text(write(b"\xef\xbb\xbfone\r\ntwo\n"))[1] == "one\ntwo\n"
-    with pytest.raises(UserError, match="is empty"):
-        data.load_text(write(b""))
-    with pytest.raises(UserError, match="byte 2 is 0xff"):
-        data.load_text(write(b"ab\xff"))
-    for missing in (tmp_path / "nothing.txt", tmp_path):
-        with pytest.raises(UserError, match="cannot read"):
-            data.load_text(str(missing))
+# --- several documents ----------------------------------------------------------------------------
 
 
-def test_standard_library_is_real_text():
-    name, text = data.load_text("python")
-    assert name == "python" and len(text) > 1_000_000 and "def " in text and text.isascii()
+def share(documents):
+    """Which part of all characters is to validate, after checking that no document was cut or lost."""
+    train, val = data.split_documents(documents)
+    assert train and val and sorted([*train, *val]) == sorted(documents)
+    assert [d for d in documents if d in set(train)] == train, "they keep their order"
+    assert data.split_documents(documents) == (train, val)
+    return sum(map(len, val)) / sum(map(len, documents))
 
 
-def test_shakespeare_is_downloaded_once_and_checked(tmp_path, monkeypatch):
-    monkeypatch.setenv("TINYGPT_DATA", str(tmp_path / "kept"))
-    source = tmp_path / "served.txt"
-    source.write_text("To be tested, or not to be tested.")
-    monkeypatch.setattr(data, "SHAKESPEARE_URL", source.as_uri())
-    with pytest.raises(UserError, match="another checksum"):
-        data.load_text("shakespeare")
-    assert not (tmp_path / "kept").exists()
-    monkeypatch.setattr(data, "SHAKESPEARE_SHA256", hashlib.sha256(source.read_bytes()).hexdigest())
-    assert data.load_text("shakespeare") == ("shakespeare", source.read_text())
-    source.unlink()
-    assert data.load_text("shakespeare")[1].startswith("To be")
-    (tmp_path / "kept" / "tinyshakespeare.txt").write_text("damaged")
-    with pytest.raises(UserError, match="damaged"):
-        data.load_text("shakespeare")
-    assert not (tmp_path / "kept" / "tinyshakespeare.txt").exists()
+def of_lengths(*lengths):
+    """Different documents of these lengths."""
+    return [f"{i:04}" + "x" * (length - 4) for i, length in enumerate(lengths)]
 
 
-def test_without_a_network_the_default_says_so_and_goes_on(tmp_path, monkeypatch):
-    def unreachable(*args, **kwargs):
-        raise urllib.error.URLError("no network")
+@pytest.mark.parametrize(
+    ("lengths", "least", "most"),
+    [
+        ([100] * 20, 0.1, 0.1),
+        ([100] * 7, 1 / 7, 1 / 7),
+        (range(10, 500, 3), 0.09, 0.11),
+        (range(500, 10, -3), 0.09, 0.11),
+        ([50, 900], 50 / 950, 50 / 950),
+        ([900, 50], 50 / 950, 50 / 950),
+        ([2000, 2000, 5], 0.4, 0.6),  # five characters would be too little
+        ([1000, *[40] * 20], 0.05, 0.1),
+        ([*[40] * 20, 1000], 0.05, 0.1),
+    ],
+)
+def test_documents_stay_whole(lengths, least, most):
+    assert least <= share(of_lengths(*lengths)) <= most
 
-    monkeypatch.setenv("TINYGPT_DATA", str(tmp_path))
-    monkeypatch.setattr(data.urllib.request, "urlopen", unreachable)
-    said = []
-    assert data.default_text(said.append)[0] == "python"
-    assert "no network" in said[0] and "--data python" in said[0]
-    with pytest.raises(UserError, match="no network"):  # asked for by name, it is not replaced
-        data.load_text("shakespeare")
+
+def test_long_and_short_documents_are_in_both_parts():
+    train, val = data.split_documents(of_lengths(*[30] * 50, *[3000] * 20))
+    assert {len(document) for document in train} == {len(document) for document in val} == {30, 3000}
+
+
+@pytest.mark.parametrize("kind", ["char", "bpe"])
+def test_every_document_ends_with_one_token(kind):
+    documents = [english()[i * 500 : i * 500 + 300 + 7 * i] for i in range(30)]
+    documents[3] = f"A document about {END_OF_TEXT} tokens."  # which does not end there
+    tokenizer = choose_tokenizer(kind, 320, documents)
+    (end,) = tokenizer.end_ids
+    assert tokenizer.vocab_size == end + 1 <= 320 and tokenizer.pieces[end] == END_OF_TEXT.encode()
+    dataset, parts = data.Dataset(documents, tokenizer, 8), data.Parts(documents)
+    for name, part in (("train", parts.train), ("val", parts.val)):
+        ids = getattr(dataset, name)
+        pieces = np.split(ids, np.flatnonzero(ids == end) + 1)
+        assert len(pieces) == len(part.documents) + 1 and len(pieces[-1]) == 0
+        for piece, document in zip(pieces, part.documents, strict=False):
+            assert piece.tolist() == [*tokenizer.encode_documents([document])]
+            assert tokenizer.decode(piece) == document
+            assert tokenizer.decode(piece, show_end=True) == document + END_OF_TEXT
+        assert dataset.bytes[name] == sum(len(document.encode()) for document in part.documents)
+    assert data.checksum(documents) == dataset.sha256 != data.checksum(documents[::-1])
+    assert data.checksum(["".join(documents)]) == data.sha256_of("".join(documents).encode())
+
+
+def test_a_single_document_has_no_end():
+    text = english()[:5000]
+    for kind in ("char", "bpe"):
+        tokenizer = choose_tokenizer(kind, 300, [text])
+        assert tokenizer.end_ids == () and END_OF_TEXT.encode() not in tokenizer.pieces
+        dataset, same = data.Dataset([text], tokenizer, 8), data.Dataset(text, tokenizer, 8)
+        assert dataset.train.tolist() == same.train.tolist() == tokenizer.encode(text[:4500]).tolist()
+        assert dataset.sha256 == data.sha256_of(text.encode()) and dataset.report == ""
+
+
+def test_pairs_are_learnt_within_documents_of_the_part_to_train_on():
+    documents = ["ab"] * 20 + ["zzzzzzzzzzzzzzzz"]
+    train, val = data.split_documents(documents)
+    learnt = BPETokenizer.learn(train, 300, end=True)
+    assert choose_tokenizer("bpe", 300, documents).pieces == learnt.pieces
+    assert b"ab" in learnt.pieces and b"abab" not in learnt.pieces
+    with pytest.raises(UserError, match="vocab_size is 256; it must be at least 257, .* the end of a doc"):
+        choose_tokenizer("bpe", 256, documents)
+
+
+def test_many_documents_are_encoded_as_one_by_one():
+    words = english().split()
+    documents = [" ".join(words[i : i + 1 + i % 5]) for i in range(0, 3000, 3)] + ["", "中文", "\n"]
+    for tokenizer in (BPETokenizer.learn(documents, 300, end=True), choose_tokenizer("char", 0, documents)):
+        each = [[*tokenizer.encode(document), tokenizer.end_ids[0]] for document in documents]
+        assert tokenizer.encode_documents(documents).tolist() == sum(each, [])
+    without = BPETokenizer.learn(documents, 300)  # has no end token
+    assert without.encode_documents(["ab", "c"]).tolist() == [*without.encode("ab"), *without.encode("c")]
+
+
+def test_a_character_without_an_id_is_named_with_its_document():
+    tokenizer = CharTokenizer("abc", end=True)
+    with pytest.raises(UserError, match="'x' at position 1 is not .* of 3 characters; .* begins with 'bxa'"):
+        tokenizer.encode_documents(["abc", "bxa", "c"])

@@ -14,15 +14,10 @@ from hypothesis import strategies as st
 from tests.support.texts import CHINESE, english
 from tinygpt.config import UserError
 from tinygpt.text import bpe, data
+from tinygpt.text.corpus import load_text
 from tinygpt.text.tokenizer import BPETokenizer, CharTokenizer, byte_characters
-from tinygpt.text.tokenizer_file import (
-    choose_tokenizer,
-    load_tokenizer,
-    merge_lines,
-    old_files,
-    to_json,
-    token_names,
-)
+from tinygpt.text.tokenizer_file import merge_lines, old_files, to_json, token_names
+from tinygpt.text.tokenizer_folder import choose_tokenizer, load_tokenizer
 
 MIXED = (
     english()[:20_000]
@@ -93,7 +88,7 @@ def test_the_textbook_on_a_real_text():
 
 
 def test_a_megabyte_takes_seconds():
-    text = data.load_text("python")[1][:1_000_000]
+    text = load_text("python")[1][:1_000_000]
     began = time.perf_counter()
     tokenizer = BPETokenizer.learn(text, 2048)
     learnt = time.perf_counter()
@@ -227,7 +222,10 @@ def test_gpt2s_old_files(tmp_path):
     tokenizer = load_tokenizer(tmp_path)
     assert tokenizer.encode(MIXED).tolist() == BPE.encode(MIXED).tolist()
     ids = tokenizer.encode("the end<|endoftext|>The fox")
-    assert ids.tolist().count(400) == 1 and tokenizer.decode(ids) == "the end<|endoftext|>The fox"
+    assert (
+        ids.tolist().count(400) == 1 and tokenizer.decode(ids, show_end=True) == "the end<|endoftext|>The fox"
+    )
+    assert tokenizer.decode(ids) == "the endThe fox"
 
 
 def changed(**parts):
@@ -254,17 +252,15 @@ UNUSABLE = {
     "dropout": (changed(model__dropout=0.1), "its dropout is 0.1"),
     "adds tokens": (
         changed(post_processor={"type": "TemplateProcessing", "special_tokens": {"<s>": 1}}),
-        "it adds tokens to the text",
+        "its post_processor changes the text",
     ),
-    "hole in the ids": (changed(added_tokens=[ADDED | {"id": 402}]), "its ids are not 0, 1, 2"),
-    "greedy special token": (
-        changed(added_tokens=[ADDED | {"lstrip": True}]),
-        "'<end>' reaches beyond its text",
-    ),
+    "hole in the ids": (changed(added_tokens=[ADDED | {"id": 402}]), "has the id 402, but 400 is next"),
+    "other decoder": (changed(decoder={"type": "Fuse"}), "its decoder is not that of GPT-2"),
+    "numbers as text": (changed(model__vocab={"a": "0"}), "ids that are not numbers"),
     "no bytes": (changed(model__vocab={"a": 0}, model__merges=[]), "does not have all 256 bytes"),
     "merges out of order": (changed(model__merges=merge_lines(BPE)[::-1]), "not in the order of learning"),
     "half a merge": (changed(model__merges=["a"]), "damaged"),
-    "unknown merge": (changed(model__merges=["a zz"]), "damaged"),
+    "unknown merge": (changed(model__merges=["a zz"]), "its merge 'a zz' needs a token 'zz'"),
     "half a surrogate": (
         to_json(CharTokenizer("ab")).replace('"a"', '"\\ud800"'),
         "half of a surrogate pair",
@@ -290,6 +286,15 @@ def test_files_that_cannot_be_used(name, tmp_path):
     (tmp_path / "tokenizer.json").write_text(text)
     with pytest.raises(UserError, match=re.escape(str(tmp_path / "tokenizer.json")) + ".*" + message):
         load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["truncation", "padding"])
+def test_a_file_that_cuts_texts_short_or_fills_them_up(key, tmp_path):
+    """It counts where a file is given, as in `tokenizers`. In a folder it does not, as in transformers."""
+    (tmp_path / "tokenizer.json").write_text(changed(**{key: {"max_length": 5}}))
+    with pytest.raises(UserError, match=f"its {key} shortens or fills up texts"):
+        load_tokenizer(tmp_path / "tokenizer.json")
+    assert load_tokenizer(tmp_path).encode(MIXED).tolist() == BPE.encode(MIXED).tolist()
 
 
 # --- the yardstick --------------------------------------------------------------------------------
@@ -331,14 +336,15 @@ def test_the_same_ids_and_texts(hf):
                 yardstick.encode(text).ids == ids and yardstick.decode(ids, skip_special_tokens=False) == text
             )
             for part in (ids[1:], ids[:-1], ids[::-1]):  # where characters are broken
-                assert yardstick.decode(part, skip_special_tokens=False) == ours.decode(part)
+                assert yardstick.decode(part, skip_special_tokens=False) == ours.decode(part, show_end=True)
         if text:
-            ours = CharTokenizer(text)
-            yardstick = hf.Tokenizer.from_str(to_json(ours))
-            assert (
-                yardstick.encode(text).ids == ours.encode(text).tolist()
-                and yardstick.decode(ours.encode(text)) == text
-            )
+            for end in (False, True):
+                ours = CharTokenizer(text, end)
+                yardstick = hf.Tokenizer.from_str(to_json(ours))
+                ids = ours.encode(text).tolist()
+                assert yardstick.encode(text).ids == ids
+                assert yardstick.decode(ids, skip_special_tokens=False) == text
+                assert yardstick.decode(ids) == ours.decode(ids)
 
     check()
 
