@@ -14,7 +14,8 @@ from tests.support.texts import MIXED
 from tinygpt import gpt2
 from tinygpt.config import ARCHITECTURES, UserError
 from tinygpt.text.tokenizer import BPETokenizer, CharTokenizer, IdTokenizer
-from tinygpt.text.tokenizer_file import load_tokenizer, to_json
+from tinygpt.text.tokenizer_file import to_json
+from tinygpt.text.tokenizer_folder import load_tokenizer
 
 BPE = BPETokenizer.learn(MIXED, 300)
 CHARS = CharTokenizer("abcdefghijklmnopqrstuvw")
@@ -152,16 +153,17 @@ CONFIG_FAULTS = {
     "other model": ({"model_type": "llama"}, "model_type is 'llama'; only gpt2 can be read"),
     "exact gelu": (
         {"activation_function": "gelu"},
-        "activation_function is 'gelu'; it must be one of gelu_new",
+        "activation_function is 'gelu'; it must be gelu_new or",
     ),
     "odd activation": ({"activation_function": ["relu"]}, "activation_function is"),
-    "wide MLP": ({"n_inner": 100}, "n_inner is 100; only 128 can be computed here"),
-    "other epsilon": ({"layer_norm_epsilon": 1e-6}, "layer_norm_epsilon is 1e-06; only 1e-05"),
+    "wide MLP": ({"n_inner": 100}, "n_inner is 100; it must be None or 128, which is all"),
+    "other epsilon": ({"layer_norm_epsilon": 1e-6}, "layer_norm_epsilon is 1e-06; it must be 1e-05"),
     "other scale": ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True"),
     "heads": ({"n_head": 3}, "n_embd 32 is not divisible by n_head 3"),
-    "text for a number": ({"n_layer": "3"}, "n_layer must be int, not '3'"),
+    "text for a number": ({"n_layer": "3"}, "n_layer is '3'; it must be one whole number"),
     "huge": ({"n_embd": 10**6, "n_head": 1}, "too small for the"),
-    "another vocabulary": ({"vocab_size": 22}, r"wte.weight should be \(22, 32\)"),
+    "another vocabulary": ({"vocab_size": 24}, r"wte.weight should be \(24, 32\)"),
+    "a smaller vocabulary": ({"vocab_size": 22}, "the tokenizer has 23 tokens, the model 22"),
     "more layers": ({"n_layer": 4}, "missing"),
     "fewer layers": ({"n_layer": 2}, "is not one of this model's"),
 }
@@ -214,7 +216,7 @@ def test_other_faults_of_folders(exported):
     with pytest.raises(UserError, match="only pytorch_model.bin, a pickle, which can run code: convert it"):
         gpt2.load_model(folder)
     (folder / "pytorch_model.bin").rename(folder / "model.bin")
-    with pytest.raises(UserError, match="model.safetensors is missing or too small"):
+    with pytest.raises(UserError, match="model.safetensors is missing"):
         gpt2.load_model(folder)
 
 
@@ -269,8 +271,8 @@ def test_a_shorter_context(trained, tmp_path):
 FAULTS = {
     "other width": (dict(n_embd=64), "n_embd is 64, but the model in"),
     "longer context": (dict(block_size=64), "block_size is 64, but the model in"),
-    "architecture": (dict(architecture="gpt2"), "architecture 'gpt2' cannot be chosen"),
-    "larger tokenizer": (dict(tokenizer="bpe", vocab_size=500), "bpe has 500 tokens, the model in"),
+    "architecture": (dict(architecture="reference"), "architecture 'reference' cannot be chosen"),
+    "another tokenizer": (dict(tokenizer="bpe", vocab_size=500), "the tokenizer is that of the model in"),
     "no model": (dict(init_from="nothing"), "nothing has no checkpoint; give the folder of a run"),
 }
 
