@@ -20,7 +20,8 @@ from tinygpt.model import GPT
 from tinygpt.run import checkpoint, files, resume
 from tinygpt.run.checkpoint import FILES
 from tinygpt.text.tokenizer import BPETokenizer, CharTokenizer
-from tinygpt.text.tokenizer_file import load_tokenizer, to_json
+from tinygpt.text.tokenizer_file import load_file, to_json
+from tinygpt.toml import read_toml, to_toml
 
 # Bytes that may be allocated beyond twice a file's size, Python's own objects included. TOML may take more:
 # tomllib needs 130 bytes for each digit of an endless number, and read_toml reads up to 100 kB.
@@ -258,15 +259,15 @@ class Fuzz:
         """tokenizer.json alone."""
         (self.pristine / "bpe.json").write_text(to_json(BPETokenizer.learn(english()[:5000], 270)))
         files = self._broken(number, ["tokenizer.json", "bpe.json"])
-        return number, sum(refused(partial(load_tokenizer, path), path, must=False) for path in files)
+        return number, sum(refused(partial(load_file, path), path, must=False) for path in files)
 
     def configs(self, number):
         """A TOML file of settings, and config.json alone."""
         toml = self.folder / "config.toml"
-        (self.pristine / toml.name).write_text(config.to_toml(TrainConfig(preset="smoke")))
+        (self.pristine / toml.name).write_text(to_toml(TrainConfig(preset="smoke")))
 
         def read():
-            return config.resolve(config.read_toml(toml))
+            return config.resolve(read_toml(toml))
 
         # A wrong setting is refused by its name; the message need not name the file.
         rules = dict(must=False, names=[""], slack=TOML_SLACK)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from tinygpt.config import UserError
+from tinygpt.parallel.cores import core_limit, usable_cores, whole_cores
 
 # Where an engine says which rank this process is, and of how many: MPICH and its relatives, Slurm, Open MPI,
 # MVAPICH.
@@ -34,14 +35,14 @@ class Ranks:
     local_rank, local_size = 0, 1
 
     def connect(self, device: str) -> None:
-        """Connect the ranks' GPUs, if that is where they compute.
+        """Connect the GPUs that the ranks have chosen, if that is where they compute.
 
         UserError if the ranks would use different kinds of devices, or if their GPUs cannot be connected.
         """
 
     def cores(self) -> int:
         """How many cores this rank may keep busy."""
-        return len(usable_cores())
+        return whole_cores(min(len(usable_cores()), core_limit()))
 
     def share(self, rows: int) -> int:
         """How many rows of a batch each rank computes. UserError if they do not divide equally."""
@@ -95,7 +96,8 @@ class MpiRanks(Ranks):
         self.gpus = None  # NCCL's communicator, after connect("cuda")
         machine = communicator.Split_type(MPI.COMM_TYPE_SHARED)
         self.local_rank, self.local_size = machine.rank, machine.size
-        self._cores = own_part(usable_cores(), machine.allgather(usable_cores()))
+        part = own_part(usable_cores(), machine.allgather(usable_cores()))
+        self._cores = whole_cores(min(part, core_limit(self.local_size)))
 
         address = watch.start(self.local_size) if self.local_rank == 0 else None
         name = f"rank {self.rank} (process {os.getpid()} on {MPI.Get_processor_name()})"
@@ -156,7 +158,7 @@ class MpiRanks(Ranks):
 def start_ranks() -> Ranks:
     """The ranks of this job: `ALONE` unless an MPI engine started this process.
 
-    Silences the output of all ranks but 0, and shows each rank of a machine a GPU of its own.
+    Silences the output of all ranks but 0.
     """
     rank, started = rank_by_engine(), _number_in(SIZE_VARIABLES)
     if rank is None or started == 1:
@@ -181,7 +183,6 @@ def start_ranks() -> Ranks:
         return ALONE
     if ranks.rank > 0:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    show_one_gpu(ranks.local_rank)
     return ranks
 
 
@@ -210,26 +211,12 @@ def speaker() -> str:
     return f"rank {rank_by_engine()}: "
 
 
-def usable_cores() -> set[int]:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return os.sched_getaffinity(0)
-    return set(range(os.cpu_count() or 1))
-
-
 def own_part(mine: set[int], everyones: list[set[int]]) -> int:
     """How many cores a rank may keep busy, at least one: each core is shared by the ranks that may use it.
 
     mine: the cores that this rank may use; everyones: those of each rank on this machine.
     """
-    parts = [1 / sum(core in cores for cores in everyones) for core in mine]
-    return max(1, int(sum(parts) + 1e-6))  # 1e-6: three thirds must make one
-
-
-def show_one_gpu(local_rank: int) -> None:
-    """Leave one GPU visible to this process, by its rank on this machine. Call it before CuPy is imported."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", str(local_rank)).split(",")
-    os.environ["CUDA_VISIBLE_DEVICES"] = visible[local_rank % len(visible)]
+    return whole_cores(sum(1 / sum(core in cores for cores in everyones) for core in mine))
 
 
 def connect_gpus(size: int, rank: int) -> Any:
@@ -242,5 +229,6 @@ def connect_gpus(size: int, rank: int) -> Any:
         reason = str(error).partition("\n")[0]
         raise UserError(
             f"NCCL cannot connect {size} GPUs ({type(error).__name__}: {reason}); it needs a GPU for each "
-            "rank and the package nvidia-nccl-cu12 or -cu13; or train with --device cpu"
+            "rank (--device cuda, without a number) and the package nvidia-nccl-cu12 or -cu13; or train with "
+            "--device cpu"
         ) from None

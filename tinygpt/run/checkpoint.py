@@ -29,7 +29,7 @@ from tinygpt.model import GPT
 from tinygpt.run import files
 from tinygpt.text.data import sha256_of
 from tinygpt.text.tokenizer import BPETokenizer, CharTokenizer, Tokenizer
-from tinygpt.text.tokenizer_file import load_tokenizer, to_json
+from tinygpt.text.tokenizer_file import load_file, to_json
 
 FORMAT = 2
 FILES = ("config.json", "model.safetensors", "optim.safetensors", "tokenizer.json")  # hashed in state.json
@@ -47,6 +47,13 @@ STATE = {  # the fields of state.json that a reader relies on
 }
 # The fields of its `best`, which is empty before the first evaluation.
 BEST = {"step": int, "val_loss": float}
+# Only what these describe is ever deleted: the folder of a checkpoint, and what a run has in ckpt/.
+CHECKPOINT: files.Layout = {
+    "|".join(map(re.escape, (*FILES, "state.json"))): files.FILE,
+    r"\.tmp[A-Za-z0-9]{6}": files.FILE,  # safetensors gives a file its name when it is whole
+}
+STEP_FOLDER = r"step_[0-9]{6,18}|\.step_[0-9]{6,18}\.(tmp|old)"
+CONTENT: files.Layout = {r"latest|best|\.latest\.tmp|\.best\.tmp": files.FILE, STEP_FOLDER: CHECKPOINT}
 Shape = tuple[int, ...]
 
 
@@ -78,7 +85,7 @@ def save(
         keep_only(ckpt, state["step"], state["best"])
     except (OSError, SafetensorError) as error:
         with contextlib.suppress(OSError):
-            files.remove(temporary)
+            files.remove_folder(temporary, CHECKPOINT)
         reason, advice = getattr(error, "strerror", None) or error, "there is no checkpoint yet"
         if kept := folders(ckpt):
             advice = f"{kept[-1]} is complete: make room and --resume {run_folder}"
@@ -87,7 +94,7 @@ def save(
 
 
 def _write(folder, model, optimizer, tokenizer, state):
-    files.remove(folder)
+    files.remove_folder(folder, CHECKPOINT)
     os.mkdir(folder)
     weights = {name: to_numpy(p.data) for name, p in model.named_parameters()}
     _write_arrays(folder / "model.safetensors", weights, metadata={"format": "pt"})
@@ -116,17 +123,29 @@ def _moments(optimizer):
 
 
 def keep_only(ckpt: Path, step: int, best: dict[str, Any]) -> None:
-    """Delete all checkpoints except that of this step and the best, and what killed processes left behind."""
+    """Delete all checkpoints except that of this step and the best, and what killed processes left behind.
+
+    A checkpoint that holds something foreign stays.
+    """
     kept = {"latest": ckpt / _name(step), "best": ckpt / _name(best.get("step", step))}
     for name, folder in kept.items():
         if folder.is_dir():
             files.write(ckpt / name, folder.name + "\n")
     for entry in sorted(ckpt.iterdir()):
-        if step_of(entry) is not None and entry not in kept.values():
+        if entry in kept.values() or foreign_in(entry):
+            continue
+        if step_of(entry) is not None:
             # Under another name, so that it is no checkpoint any more when only a part of it is deleted.
             entry = entry.rename(ckpt / f".{entry.name}.old")
-        if entry.name.startswith(".") and entry.suffix in (".old", ".tmp"):
-            files.remove(entry)
+        if entry.name.startswith("."):
+            files.remove_folder(entry, CHECKPOINT)
+
+
+def foreign_in(folder: Path) -> list[Path]:
+    """What a checkpoint never wrote in its folder: the folder itself, if it is something else."""
+    if not re.fullmatch(STEP_FOLDER, folder.name) or not folder.is_dir() or folder.is_symlink():
+        return [folder]
+    return files.sort_out(folder, CHECKPOINT)[1]
 
 
 def seal(state: dict[str, Any]) -> str:
@@ -140,7 +159,8 @@ def is_finite(optimizer: AdamW) -> bool:
 
     (If their sum overflows, the weights are far too large to be of use.)
     """
-    arrays = [group[key] for group in optimizer.groups for key in ("data", "m", "v")]
+    arrays = [parameter.data for parameter in optimizer.parameters()]
+    arrays += _moments(optimizer).values()
     return all(math.isfinite(float(array.sum())) for array in arrays)
 
 
@@ -159,7 +179,7 @@ class Checkpoint:
         return Path(os.path.normpath(self.folder / ".." / ".."))
 
     def tokenizer(self) -> Tokenizer:
-        return load_tokenizer(self.folder / "tokenizer.json")
+        return load_file(self.folder / "tokenizer.json")
 
     def model_config(self) -> GPTConfig:
         path = self.folder / "config.json"
@@ -192,7 +212,7 @@ def load(path: str | Path) -> Checkpoint:
     UserError names the file that is wrong.
     """
     folder = find(path)
-    state = _read_state(folder / "state.json")
+    state = read_state(folder / "state.json")
     for name in FILES:
         if not (folder / name).is_file() or files.sha256_of_file(folder / name) != state["sha256"][name]:
             raise UserError(
@@ -280,7 +300,8 @@ def _fill(targets, path):
         targets[name][...] = array_module(targets[name]).asarray(array)
 
 
-def _read_state(path):
+def read_state(path: Path) -> dict[str, Any]:
+    """The fields of a state.json whose seal is right. UserError says what is wrong with it."""
     state = files.read_json(path)
     if state.get("format") != FORMAT:
         raise UserError(

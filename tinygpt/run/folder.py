@@ -1,43 +1,80 @@
 """The folder of a run: config.toml, metrics.jsonl, loss.png, samples/, ckpt/."""
 
 import contextlib
+import glob
 import json
 import math
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from tinygpt.config import TrainConfig, UserError, to_toml
+from tqdm import tqdm
+
+from tinygpt.config import TrainConfig, UserError
 from tinygpt.parallel.ranks import Ranks
-from tinygpt.run import checkpoint, files
+from tinygpt.run import checkpoint, files, overwrite, pictures
 from tinygpt.run.checkpoint import Checkpoint
+from tinygpt.toml import to_toml
 
-LOCK = ".lock"
+METRICS = "metrics.jsonl"
 
 
 class Run:
     """Writes what a training run leaves behind.
 
-    metrics.jsonl has a line for each event, with its step; the curve and the best loss follow from it. The
-    folder is locked until the process ends. With `saved`, the run of this Checkpoint goes on from there.
+    The folder is locked until the process ends. With `saved`, the run of this Checkpoint goes on from there.
+    `settings_file` is the one given with --config, which --overwrite must not delete.
+
+    metrics.jsonl has a JSON object on each line, in the order of time. The curve and the best loss follow
+    from it. A crash may cut the last line off: skip lines that are not whole. `--resume` takes out the lines
+    that come after the checkpoint, and does that work again. Every line has
+
+    - `event`: "step" or "evaluation". A reader should skip other words;
+    - `step`: how many updates of the weights came before it;
+    - `seconds`: since the run began, all its parts together: steps, evaluations, samples and saving. The time
+      between stopping and resuming does not count.
+
+    A "step" comes every tenth step and at the last one. It has
+
+    - `loss`: of the batch of that step, before its update, in nats per token, with dropout;
+    - `learning_rate`: of that update.
+
+    An "evaluation" comes every eval_interval steps, and at the first and the last. It has
+
+    - `train_loss`, `val_loss`: nats per token, without dropout, the mean over eval_iters batches of each part
+      of the text, always the same batches;
+    - `val_bits_per_byte`: val_loss in bits per byte of the text in UTF-8, which compares tokenizers;
+    - `training_seconds`: the part of `seconds` that went into steps;
+    - `tokens_per_second`: step * batch_size * block_size / training_seconds, 0 at step 0. Version 0.1
+      did not write it.
     """
 
     def __init__(
-        self, config: TrainConfig, corpus: str, overwrite: bool = False, saved: Checkpoint | None = None
+        self,
+        config: TrainConfig,
+        corpus: str,
+        overwrites: bool = False,
+        saved: Checkpoint | None = None,
+        settings_file: str = "",
     ) -> None:
         self.started = time.perf_counter()
         self.evaluations = []  # their lines of metrics.jsonl
         self.best = {}  # step and val_loss of the best evaluation
+        self.drawn = 0  # evaluations in loss.png
+        self.picture_failed = False
         with writing_to(config.out or "runs", "give another --out"):
-            self.folder = saved.run_folder if saved else _new_folder(config, corpus, overwrite)
+            self.folder = (
+                saved.run_folder if saved else _new_folder(config, corpus, overwrites, settings_file)
+            )
         with self._writing():
-            self.lock = files.lock(self.folder / LOCK)
+            self.lock = files.lock(self.folder / overwrite.LOCK)
             if saved:
                 self._go_back_to(saved)
             else:
-                _empty(self.folder)
-            files.write(self.folder / "config.toml", to_toml(config))
+                overwrite.empty(self.folder)
+            files.write(self.folder / overwrite.SETTINGS, to_toml(config))
 
     def _writing(self):
         return writing_to(self.folder, "its checkpoints are whole: solve this and --resume it")
@@ -47,11 +84,11 @@ class Run:
         step, self.best = saved.state["step"], saved.state["best"]
         checkpoint.keep_only(saved.folder.parent, step, self.best)
         kept = []
-        for line in _events(self.folder / "metrics.jsonl"):
+        for line in read_events(self.folder):
             evaluated_there = line["step"] == step and line["event"] == "evaluation"
             if line["step"] < step or evaluated_there:
                 kept.append(line)
-        files.write(self.folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+        files.write(self.folder / METRICS, "".join(json.dumps(line) + "\n" for line in kept))
         self.started -= max((line["seconds"] for line in kept), default=0)
         for line in kept:
             self._remember(line)
@@ -70,7 +107,7 @@ class Run:
         """Append a line to metrics.jsonl, and remember it if it is an evaluation."""
         seconds = round(time.perf_counter() - self.started, 3)
         line = {"event": event, "step": step, "seconds": seconds, **values}
-        with self._writing(), open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
+        with self._writing(), open(self.folder / METRICS, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
             if event == "evaluation":  # a checkpoint follows; the disk must not have it without this line
                 file.flush()
@@ -88,20 +125,16 @@ class Run:
         return path.read_text(encoding="utf-8") if path.is_file() else ""
 
     def plot_losses(self) -> None:
-        """Draw loss.png from the evaluations so far."""
-        from matplotlib.figure import Figure  # takes longer to import than everything else together
-
-        figure = Figure(figsize=(7, 4.5))
-        axes = figure.add_subplot()
-        steps = [line["step"] for line in self.evaluations]
-        for name, label in (("train_loss", "train"), ("val_loss", "validation")):
-            axes.plot(steps, [line[name] for line in self.evaluations], marker="o", label=label)
-        title = f"best validation loss {self.best['val_loss']:.4f}"
-        axes.set(xlabel="step", ylabel="loss (nats per token)", title=title)
-        axes.grid(alpha=0.3)
-        axes.legend()
-        with self._writing():
-            figure.savefig(self.folder / "loss.png", dpi=120)
+        """Draw loss.png from the evaluations so far. If that fails, whatever the reason, say so once."""
+        if self.drawn == len(self.evaluations):
+            return
+        try:
+            files.write(self.folder / "loss.png", pictures.losses(self.evaluations, self.best))
+            self.drawn = len(self.evaluations)
+        except Exception as error:  # a picture is not worth a training
+            if not self.picture_failed:
+                tqdm.write(f"note: loss.png was not drawn ({pictures.reason(error)}); the training goes on")
+            self.picture_failed = True
 
 
 @contextlib.contextmanager
@@ -133,26 +166,31 @@ class SilentRun(Run):
 
 
 def open_run(
-    ranks: Ranks, config: TrainConfig, corpus: str, overwrite: bool = False, saved: Checkpoint | None = None
+    ranks: Ranks,
+    config: TrainConfig,
+    corpus: str,
+    overwrites: bool = False,
+    saved: Checkpoint | None = None,
+    settings_file: str = "",
 ) -> Run:
     """A Run on rank 0, and on the others a SilentRun that knows the same. All ranks must call it together."""
     if ranks.rank == 0:
-        run = Run(config, corpus, overwrite, saved)
+        run = Run(config, corpus, overwrites, saved, settings_file)
         ranks.broadcast_object((run.folder, run.evaluations, run.best))
         return run
     folder, evaluations, best = ranks.broadcast_object(None)
     return SilentRun(folder, evaluations, best)
 
 
-def _new_folder(config, corpus, overwrite):
+def _new_folder(config, corpus, overwrites, settings_file):
     """Make the folder of a new run: config.out, or the first of runs/NAME, runs/NAME-2, ... that is free."""
     if config.out:
         folder = Path(config.out)
-        if folder.exists() and not overwrite:
+        if folder.exists() and not overwrites:
             raise UserError(f"{folder} exists; give another --out, --overwrite to replace it, or --resume it")
-        if folder.exists() and _entries(folder) and not (folder / "config.toml").is_file():
-            raise UserError(f"{folder} is not the folder of a run (no config.toml), so it is not overwritten")
-        folder.mkdir(parents=True, exist_ok=overwrite)
+        if folder.exists() or folder.is_symlink():
+            overwrite.check(folder, _inputs(config, settings_file))
+        folder.mkdir(parents=True, exist_ok=overwrites)
         return folder
     name = f"{config.preset}-{corpus}"
     folder, number = Path("runs", name), 1
@@ -165,29 +203,30 @@ def _new_folder(config, corpus, overwrite):
             folder = Path("runs", f"{name}-{number}")
 
 
-def _empty(folder):
-    """Delete what a run left in its folder, except its lock.
+def _inputs(config, settings_file):
+    """[(flag, path)] of what a run reads. Some settings are names instead of paths."""
+    data = [config.data] if isinstance(config.data, str) else config.data
+    given = [("--data", found) for source in data for found in (source, *glob.glob(source, recursive=True))]
+    given += [
+        ("--config", settings_file),
+        ("--init-from", config.init_from),
+        ("--tokenizer", config.tokenizer),
+    ]
+    names = ("", "-", "shakespeare", "python", "char", "bpe")
+    return [(flag, path) for flag, path in given if path not in names]
 
-    config.toml goes last: as long as anything is left, it shows that this is the folder of a run.
-    """
-    for entry in sorted(_entries(folder), key=lambda entry: entry.name == "config.toml"):
-        files.remove(entry)
 
-
-def _entries(folder):
-    """What is in a folder, except the files of a run that was killed before it wrote its config.toml."""
-    return [entry for entry in folder.iterdir() if entry.name not in (LOCK, ".config.toml.tmp")]
-
-
-def _events(path):
-    """The lines of a metrics.jsonl that are whole: a crash may have cut the last one off."""
-    events = []
+def read_events(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl that are whole: a crash may have cut the last one off."""
+    path, events = folder / METRICS, []
     for line in path.read_bytes().splitlines() if path.is_file() else ():
-        with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+        # OverflowError: a whole number that is too large to be a float
+        with contextlib.suppress(ValueError, KeyError, TypeError, OverflowError, RecursionError):
             event = json.loads(line)
             numbers = ["step", "seconds"]
             if event["event"] == "evaluation":
                 numbers += ["train_loss", "val_loss"]
+                numbers += event.keys() & {"training_seconds", "tokens_per_second"}  # not in old runs
             if all(math.isfinite(event[name]) for name in numbers):
                 events.append(event)
     return events

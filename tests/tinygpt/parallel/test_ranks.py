@@ -18,7 +18,7 @@ from tests.support import ranks_job
 from tests.support.commands import ROOT, finish, flags
 from tests.support.runs import TINY, metrics, outcome, train_here
 from tinygpt.config import UserError
-from tinygpt.parallel.ranks import ALONE, connect_gpus, own_part, show_one_gpu
+from tinygpt.parallel.ranks import ALONE, connect_gpus, own_part
 from tinygpt.run import checkpoint
 
 pytest.importorskip("mpi4py", reason="mpi4py is not installed: pip install -e '.[mpi]'")
@@ -352,16 +352,6 @@ def test_an_engine_of_another_mpi_is_noticed():
     command = [sys.executable, "-m", "mpi4py", "train.py"]
     found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert found.returncode == 2 and "the engine started 4 processes, but mpi4py connects 1" in found.stderr
-
-
-@pytest.mark.parametrize(("visible", "place", "own"), [(None, 2, "2"), ("4,5,6,7", 2, "6"), ("3", 1, "3")])
-def test_each_rank_of_a_machine_sees_a_gpu_of_its_own(visible, place, own, monkeypatch):
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if visible:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    show_one_gpu(place)
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == own
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # so that it is undone even if it was not set before
 
 
 def test_gpus_that_cannot_be_connected():

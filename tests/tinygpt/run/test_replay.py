@@ -8,7 +8,7 @@ import pytest
 
 import autograd as ag
 from autograd import AnomalyError, Tensor, detect_anomaly
-from autograd.tensor import op
+from autograd.operation import op
 from tests.support.commands import refused, train
 from tests.support.runs import TINY, train_here
 from tinygpt.config import UserError
