@@ -8,14 +8,14 @@ prints and writes.
 
 import dataclasses
 import math
-import sys
 import time
 from pathlib import Path
 
-import numpy as np
-from tqdm import tqdm
+import tinygpt  # first: if another import fails, this makes one line of it  # noqa: F401  # isort: skip
 
-from autograd import AdamW, Stream, constant, set_precision, warmup_cosine
+import numpy as np
+
+from autograd import AdamW, Stream, set_precision
 from tinygpt import cli
 from tinygpt.config import BATCH_SITE, EVALUATION_SITE, TrainConfig, UserError
 from tinygpt.generate import generate, prompt_ids
@@ -28,9 +28,11 @@ from tinygpt.run.checkpoint import Checkpoint
 from tinygpt.run.folder import open_run
 from tinygpt.run.interrupt import Interrupt
 from tinygpt.run.job import Job, conclude, describe, say
+from tinygpt.run.progress import Progress
 from tinygpt.text import data
+from tinygpt.text.corpus import default_text, load_documents
 from tinygpt.text.tokenizer import Tokenizer
-from tinygpt.text.tokenizer_file import choose_tokenizer
+from tinygpt.text.tokenizer_folder import choose_tokenizer
 
 LOG_INTERVAL = 10  # steps
 
@@ -38,26 +40,30 @@ LOG_INTERVAL = 10  # steps
 def main(argv: list[str] | None = None) -> None:
     """Train until the last step, or until Ctrl-C or SIGTERM; then save."""
     job = prepare(argv)
-    no_bar = job.ranks.rank > 0 or not sys.stderr.isatty()
-    progress = tqdm(total=job.last_step, initial=job.first_step, unit="step", disable=no_bar)
+    progress = Progress(job)
     with Interrupt(job.ranks) as interrupt:
         for step in range(job.first_step, job.last_step + 1):
             due = step % job.config.eval_interval == 0 or step == job.last_step
             if due and not job.run.evaluated(step):
-                evaluate(job, step, interrupt)
+                job.catch_up()
+                evaluate(job, step, interrupt, progress)
                 save(job, step)
-            if interrupt.on_any_rank() or step == job.last_step:
+                job.run.plot_losses()
+            if interrupt.on_any_rank() or step == job.last_step or (due and job.is_out_of_patience()):
                 break
             began = time.perf_counter()
             loss = train_step(job, step)
+            job.training_seconds += time.perf_counter() - began
             if step % LOG_INTERVAL == 0 or step == job.last_step - 1:
-                loss = float(loss)  # waits for a GPU, so only now and then
+                job.catch_up()  # only now and then: between two steps a GPU need not wait for us
+                loss = float(loss)
                 if not math.isfinite(loss):
                     raise not_finite(job, loss, step)
                 job.run.log("step", step, loss=loss, learning_rate=job.schedule(step))
-                progress.set_postfix(loss=f"{loss:.3f}")
-            job.training_seconds += time.perf_counter() - began  # the wait for a GPU included
-            progress.update()
+                progress.logged(step + 1, loss)
+            progress.step_done(step, loss)
+        if not due:  # else it did before the evaluation
+            job.catch_up()
         folder = save(job, step)
     progress.close()
 
@@ -65,8 +71,8 @@ def main(argv: list[str] | None = None) -> None:
         hint = f"go on with: python train.py --resume {job.run.folder}"
         say(f"stopped after {step} steps; saved {folder}; {hint}")
         job.ranks.barrier()  # the first rank that exits with a code other than 0 ends all others
-        sys.exit(interrupt.exit_code)
-    conclude(job, folder)
+        interrupt.exit()
+    conclude(job, step, folder)
 
 
 def train_step(job: Job, step: int) -> np.ndarray:
@@ -82,7 +88,7 @@ def train_step(job: Job, step: int) -> np.ndarray:
     return loss
 
 
-def evaluate(job: Job, step: int, interrupt: Interrupt) -> None:
+def evaluate(job: Job, step: int, interrupt: Interrupt, progress: Progress) -> None:
     """Estimate both losses on fixed batches, write them down, and sample; or give up when interrupted."""
     losses = {}
     for split in ("train", "val"):
@@ -91,6 +97,7 @@ def evaluate(job: Job, step: int, interrupt: Interrupt) -> None:
             place = job.stream.at(step=i, site=EVALUATION_SITE)
             ids, targets = job.dataset.batch(split, job.config.batch_size, place)
             total = total + job.workers.loss(ids, targets)
+            progress.evaluating(split, i)
             if interrupt.on_any_rank():
                 return
         losses[split] = float(total) / job.config.eval_iters
@@ -101,10 +108,11 @@ def evaluate(job: Job, step: int, interrupt: Interrupt) -> None:
     bits = job.dataset.bits_per_byte("val", val)
     say(f"step {step}: train loss {train:.4f}, val loss {val:.4f}, {bits:.4f} bits per byte")
     values = dict(train_loss=train, val_loss=val, val_bits_per_byte=bits)
-    job.run.log("evaluation", step, **values, training_seconds=job.training_seconds)
-    job.run.plot_losses()
+    values |= dict(training_seconds=job.training_seconds, tokens_per_second=job.tokens_per_second(step))
+    job.run.log("evaluation", step, **values)
     if job.config.sample_tokens:
-        options = dict(temperature=0.8, seed=job.config.seed, vocab_size=job.tokenizer.vocab_size)
+        options = dict(vocab_size=job.tokenizer.vocab_size, end_ids=job.tokenizer.end_ids)
+        options |= dict(temperature=0.8, seed=job.config.seed)
         ids = generate(job.model, prompt_ids(job.tokenizer, ""), job.config.sample_tokens, **options)
         job.run.save_sample(step, job.tokenizer.decode(list(ids)))
 
@@ -115,16 +123,7 @@ def save(job: Job, step: int) -> Path | None:
         raise not_finite(job, math.nan, step)
     if job.ranks.rank > 0:
         return None
-    state = {
-        "step": step,
-        "best": job.run.best,
-        "data_sha256": job.dataset.sha256,
-        "corpus": job.corpus,
-        "training_seconds": job.training_seconds,
-        "machine": job.machine,
-        "settings": dataclasses.asdict(job.config),
-    }
-    return checkpoint.save(job.run.folder, job.model, job.optimizer, job.tokenizer, state)
+    return checkpoint.save(job.run.folder, job.model, job.optimizer, job.tokenizer, job.state(step))
 
 
 def not_finite(job: Job, loss: float, step: int) -> UserError:
@@ -136,42 +135,41 @@ def not_finite(job: Job, loss: float, step: int) -> UserError:
 def prepare(argv: list[str] | None) -> Job:
     """Build all that training needs, from the arguments of the command line, and print what it is."""
     ranks = start_ranks()
-    config, start, device, why = cli.train_config(argv)
+    config, start, device, why = cli.train_config(argv, ranks.local_rank)
     ranks.connect(device)
     config, start = ranks.broadcast_object((config, start))  # in case the ranks were started differently
     saved = start.saved  # the checkpoint to resume from, or None
 
     if config.data:
-        corpus, text = ranks.on_first_rank(data.load_text, config.data)
+        how = (config.encoding, config.text_key, start.notes.append)
+        corpus, documents = ranks.on_first_rank(load_documents, config.data, *how)
     else:
-        corpus, text = ranks.on_first_rank(data.default_text)
-        config = dataclasses.replace(config, data=corpus)
+        corpus, text = ranks.on_first_rank(default_text)
+        documents = [text]
+    config = dataclasses.replace(config, data=resume.lasting(config.data) or corpus)
     if saved:
-        resume.check_data(saved, corpus, text, start.force)
+        resume.check_data(saved, corpus, documents, start.force)
         tokenizer = ranks.on_first_rank(saved.tokenizer)
     else:
-        tokenizer = ranks.on_first_rank(choose_tokenizer, config.tokenizer, config.vocab_size, text)
-    dataset = data.Dataset(text, tokenizer, config.block_size, ranks).to(device)
+        tokenizer = ranks.on_first_rank(choose_tokenizer, config.tokenizer, config.vocab_size, documents)
+    dataset = data.Dataset(documents, tokenizer, config.block_size, ranks).to(device)
 
     set_precision(config.precision)
     model, optimizer = build_model(config, tokenizer, device, saved)
-    schedule = constant(config.learning_rate)
-    if config.min_lr >= 0:
-        schedule = warmup_cosine(config.learning_rate, config.warmup_steps, config.max_steps, config.min_lr)
     threads, micro_batch = choose_division(config, model.config, device, ranks)
     workers = Workers(model, optimizer, threads, micro_batch, ranks)
     workers.broadcast_weights()
-    run = open_run(ranks, config, corpus, start.overwrite, saved)
+    run = open_run(ranks, config, corpus, start.overwrite, saved, start.settings_file)
     first_step = saved.state["step"] if saved else 0
     job = Job(
         config=config, ranks=ranks, machine=workers.machine(device), corpus=corpus, dataset=dataset,
-        tokenizer=tokenizer, model=model, optimizer=optimizer, schedule=schedule, workers=workers,
+        tokenizer=tokenizer, model=model, optimizer=optimizer, schedule=config.schedule(), workers=workers,
         stream=Stream(config.seed), run=run,
         first_step=first_step,
         last_step=max(first_step, min(config.stop_after or config.max_steps, config.max_steps)),
         training_seconds=saved.state["training_seconds"] if saved else 0.0,
     )  # fmt: skip
-    describe(job, why, saved)
+    describe(job, why, saved, start.notes)
     return job
 
 
@@ -181,9 +179,7 @@ def build_model(
     """The model on its device, and its optimizer, with what the checkpoint holds of both."""
     model = initial_model(config, tokenizer, saved).to(device)
     model.transformer.recompute_blocks = config.activation_checkpointing
-    # AdamW moves all gradients into one flat array, and the parameters of each group into another. From here
-    # on the data and grad of every parameter are views of these. So the order matters: `to`, which makes
-    # other arrays, comes before; `restore`, which fills these arrays, and Workers, which share them, after.
+    # The optimizer's moments are arrays on the model's device, so `to` comes first.
     optimizer = AdamW(
         model.parameter_groups(config.weight_decay, config.decay_vectors),
         lr=config.learning_rate,

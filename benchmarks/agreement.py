@@ -14,6 +14,7 @@ from tinygpt.config import BATCH_SITE, resolve
 from tinygpt.model import GPT
 from tinygpt.parallel.workers import Workers, choose_division
 from tinygpt.text import data
+from tinygpt.text.corpus import load_text
 from tinygpt.text.tokenizer import CharTokenizer
 
 
@@ -24,7 +25,7 @@ def main():
     args = parser.parse_args()
 
     config = resolve({"preset": "shakespeare", "dropout": 0.0})
-    _, text = data.load_text(args.data)
+    _, text = load_text(args.data)
     tokenizer = CharTokenizer(text)
     dataset = data.Dataset(text, tokenizer, config.block_size)
     ours = GPT(config.model_config(tokenizer.vocab_size), config.seed)

@@ -11,6 +11,7 @@ from benchmarks import ROOT
 from tinygpt import gpt2
 from tinygpt.evaluate import total_loss
 from tinygpt.text import data
+from tinygpt.text.corpus import load_text
 
 TOKENIZERS = {
     "characters": dict(tokenizer="char"),
@@ -66,6 +67,6 @@ def seconds_per_step(folder, steps=30, **settings):
 def bits_per_byte(folder, text):
     """Over the whole validation part of a text."""
     model, tokenizer = gpt2.load_model(folder)
-    val = data.split(data.load_text(text)[1])[1]
+    val = data.split(load_text(text)[1])[1]
     ids = tokenizer.encode(val)
     return total_loss(model, ids) / math.log(2) / (len(val.encode()) - len(tokenizer.pieces[ids[0]]))

@@ -178,4 +178,4 @@ def test_help_names_every_setting():
     text = train(help=True).stdout
     for field in dataclasses.fields(TrainConfig):
         assert flags(**{field.name: True})[0] in text
-    assert "(default: 0.0003)" in text
+    assert "peak learning rate [" in text

@@ -9,6 +9,9 @@ Start with `model.py`; `train.py` beside this package is the loop. With a traine
     print(tokenizer.decode(list(ids)))
 """
 
+import tinygpt.startup  # noqa: F401  first, since it reports what goes wrong with the other imports
+
+# isort: split
 import autograd
 
 if not hasattr(autograd, "gradcheck"):
@@ -21,9 +24,10 @@ from tinygpt.config import ARCHITECTURES, PRESETS, GPTConfig, TrainConfig, UserE
 from tinygpt.generate import generate, prompt_ids
 from tinygpt.gpt2 import load_model
 from tinygpt.model import GPT
-from tinygpt.text.data import Dataset, load_text
+from tinygpt.text.corpus import load_documents, load_text
+from tinygpt.text.data import Dataset
 from tinygpt.text.tokenizer import BPETokenizer, CharTokenizer
-from tinygpt.text.tokenizer_file import load_tokenizer
+from tinygpt.text.tokenizer_folder import load_tokenizer
 from tinygpt.version import __version__
 
 __all__ = [
@@ -38,6 +42,7 @@ __all__ = [
     "UserError",
     "__version__",
     "generate",
+    "load_documents",
     "load_model",
     "load_text",
     "load_tokenizer",

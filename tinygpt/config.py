@@ -1,17 +1,15 @@
 """All settings: GPTConfig shapes a model, TrainConfig a run, PRESETS name whole runs."""
 
 import dataclasses
-import difflib
-import json
 import math
-import os
-import tomllib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from autograd import PRECISIONS
+from autograd import PRECISIONS, warmup_cosine
+from autograd.random import check_dropout_rate
+from tinygpt.names import NOT_IN_A_FILE, NOT_IN_TRAINING, nearest
 
 # Dropout masks, batches and samples draw from different sites of the random space (see autograd/random.py).
 # These are far above the sites of a model's dropout layers.
@@ -90,85 +88,122 @@ class GPTConfig:
         return self.n_layer * block + (V + self.block_size) * C + 2 * C + head
 
 
-def setting(default: Any, help: str) -> Any:
-    """A field of TrainConfig with its default and its text for --help."""
-    return field(default=default, metadata={"help": help})
+# The headings of --help, under which each setting stands.
+GROUPS = {
+    "start": "how to start",
+    "text": "text",
+    "model": "model",
+    "training": "training",
+    "output": "output",
+    "machine": "machine",
+}
+
+
+def setting(default: Any, help: str, group: str) -> Any:
+    """A field of TrainConfig with its default, its text for --help, and its place there, one of GROUPS."""
+    return field(default=default, metadata={"help": help, "group": group})
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """A run. Every field is a flag of train.py, with dashes for underscores, and a key of config.toml."""
 
-    preset: str = setting(
+    preset: str = setting("", "where the other settings come from: one of those below", "start")
+    data: str | list = setting(
         "",
-        "laptop, zh (Chinese), shakespeare, finetune or smoke; empty: shakespeare on a GPU, laptop on a CPU",
+        "shakespeare, python, files, folders, patterns such as 'poems/*.txt', or - for standard input; each "
+        "file is a document; empty: shakespeare, or else python",
+        "text",
     )
-    data: str = setting(
-        "",
-        "shakespeare, python, or a UTF-8 file (BOM dropped, CRLF to LF); empty: shakespeare, or else python",
-    )
+    encoding: str = setting("", "of the data, such as gb18030 or utf-16; empty: UTF-8", "text")
+    text_key: str = setting("text", "the key of the text in *.jsonl, where each line is a document", "text")
     init_from: str = setting(
-        "", "a GPT-2 folder or a run: go on from its weights, with its shape and tokenizer"
+        "", "a GPT-2 folder or a run: go on from its weights, with its shape and tokenizer", "start"
     )
     tokenizer: str = setting(
-        "char", "char, bpe (byte-level, learnt from the data), or a tokenizer.json or its folder"
+        "char", "char, bpe (byte-level, learnt from the data), or a tokenizer.json or its folder", "text"
     )
-    vocab_size: int = setting(2048, "tokens of a learnt bpe; fewer if no more pairs occur twice in the data")
-    out: str = setting("", "folder for the run; empty: the first free runs/PRESET-DATA")
-    device: str = setting("auto", "auto, cpu, cuda or cuda:N")
+    vocab_size: int = setting(
+        2048, "tokens of a learnt bpe; fewer if no more pairs occur twice in the data", "text"
+    )
+    out: str = setting("", "folder for the run; empty: the first free runs/PRESET-DATA", "output")
+    device: str = setting("auto", "auto, cpu, cuda or cuda:N", "machine")
     precision: str = setting(
-        "tf32", "matrix products on a GPU: fp32, tf32 or bf16 (sums are float32 in each)"
+        "tf32", "matrix products on a GPU: fp32, tf32 or bf16 (sums are float32 in each)", "machine"
     )
-    seed: int = setting(1337, "names the initial weights, the batches and the dropout masks")
-    architecture: str = setting("reference", "reference (ReLU, separate head) or gpt2 (GELU, tied head)")
-    block_size: int = setting(256, "context length in tokens")
-    n_layer: int = setting(6, "number of blocks")
-    n_head: int = setting(6, "attention heads per block")
-    n_embd: int = setting(384, "channels")
-    dropout: float = setting(0.2, "probability of dropping, rounded to 1/256; 0 for none")
-    batch_size: int = setting(64, "sequences per step")
-    max_steps: int = setting(5000, "optimizer steps of the whole schedule")
+    seed: int = setting(1337, "names the initial weights, the batches and the dropout masks", "training")
+    architecture: str = setting("reference", "reference (ReLU, separate head) or gpt2 (GELU, tied)", "model")
+    block_size: int = setting(256, "context length in tokens", "model")
+    n_layer: int = setting(6, "number of blocks", "model")
+    n_head: int = setting(6, "attention heads per block", "model")
+    n_embd: int = setting(384, "channels", "model")
+    dropout: float = setting(0.2, "probability of dropping, rounded to 1/256; 0 for none", "model")
+    batch_size: int = setting(64, "sequences per step", "training")
+    max_steps: int = setting(5000, "optimizer steps of the whole schedule", "training")
     stop_after: int = setting(
-        0, "save and stop after this many steps without changing the schedule; 0: run to the end"
+        0, "save and stop after this many steps without changing the schedule; 0: run to the end", "training"
     )
-    learning_rate: float = setting(3e-4, "peak learning rate")
-    warmup_steps: int = setting(0, "steps of linear warm-up")
-    min_lr: float = setting(-1.0, "where the cosine decay ends; negative: a constant learning rate")
-    beta1: float = setting(0.9, "AdamW's decay of the mean")
-    beta2: float = setting(0.999, "AdamW's decay of the mean square")
-    weight_decay: float = setting(0.01, "AdamW's decoupled weight decay")
+    learning_rate: float = setting(3e-4, "peak learning rate", "training")
+    warmup_steps: int = setting(0, "steps over which the learning rate rises to its peak", "training")
+    min_lr: float = setting(
+        -1.0, "where the cosine decay ends; negative: constant after the warm-up", "training"
+    )
+    beta1: float = setting(0.9, "AdamW's decay of the mean", "training")
+    beta2: float = setting(0.999, "AdamW's decay of the mean square", "training")
+    weight_decay: float = setting(0.01, "AdamW's decoupled weight decay", "training")
     decay_vectors: bool = setting(
-        False, "let weight decay act on biases and norms too, as PyTorch's default does"
+        False, "let weight decay act on biases and norms too, as PyTorch's default does", "training"
     )
-    grad_clip: float = setting(0.0, "largest gradient norm; 0 for no clipping")
-    eval_interval: int = setting(500, "steps between evaluations")
-    eval_iters: int = setting(200, "batches per evaluation, of train and of validation each")
-    sample_tokens: int = setting(500, "tokens of the sample at every evaluation")
-    threads: int = setting(0, "worker threads on a CPU; 0: chosen for the machine")
+    grad_clip: float = setting(0.0, "largest gradient norm; 0 for no clipping", "training")
+    patience: int = setting(
+        0, "stop after so many evaluations without a better validation loss; 0: never", "training"
+    )
+    eval_interval: int = setting(500, "steps between evaluations, each of which saves", "output")
+    eval_iters: int = setting(200, "batches per evaluation, of train and of validation each", "output")
+    sample_tokens: int = setting(500, "tokens of the sample at every evaluation; 0 for none", "output")
+    threads: int = setting(
+        0,
+        "worker threads on a CPU; 0: one for each core that taskset, a container and OMP_NUM_THREADS leave, "
+        "as far as memory goes",
+        "machine",
+    )
     activation_checkpointing: bool = setting(
-        False, "recompute each block in the backward pass: less memory, more time"
+        False, "recompute each block in the backward pass: less memory, more time", "machine"
     )
-    micro_batch: int = setting(0, "sequences a worker handles at once; 0: chosen for the model")
+    micro_batch: int = setting(0, "sequences a worker handles at once; 0: chosen for the model", "machine")
     detect_anomaly: bool = setting(
-        True, "if the loss is no number, replay the steps since the last checkpoint to say where it began"
+        True,
+        "if the loss is no number, replay the steps since the last checkpoint to say where it began",
+        "training",
     )
 
     def __post_init__(self) -> None:
         names = ["batch_size", "max_steps", "eval_interval", "eval_iters", "learning_rate"]
         _check(self, names, "more than 0", lambda value: value > 0)
         names = ["stop_after", "warmup_steps", "weight_decay", "grad_clip", "sample_tokens", "threads"]
-        _check(self, [*names, "micro_batch"], "at least 0", lambda value: value >= 0)
+        _check(self, [*names, "micro_batch", "patience"], "at least 0", lambda value: value >= 0)
         _check(self, ["beta1", "beta2"], "at least 0 and below 1", lambda value: 0 <= value < 1)
         _check(self, ["vocab_size"], "at least 256, a token for each byte", lambda value: value >= 256)
         _check_choice("architecture", self.architecture, ARCHITECTURES)
         _check_choice("precision", self.precision, PRECISIONS)
+        _check(self, ["data"], "a name or path, or a list of them", _names_sources)
         self.model_config(vocab_size=1)  # checks the shape before any data is read
+        _check(self, ["dropout"], "0, or from 0.002 to 0.998: it is rounded to 1/256", _can_be_drawn)
+
+    def schedule(self) -> Callable[[int], float]:
+        """step -> learning rate: a linear warm-up, then constant or falling along a cosine."""
+        end = self.min_lr if self.min_lr >= 0 else self.learning_rate
+        return warmup_cosine(self.learning_rate, self.warmup_steps, self.max_steps, end)
 
     def model_config(self, vocab_size: int) -> GPTConfig:
         """The GPTConfig of this run."""
         names = ("block_size", "n_layer", "n_head", "n_embd", "dropout")
         shape = {name: getattr(self, name) for name in names}
         return GPTConfig(vocab_size=vocab_size, **shape, **ARCHITECTURES[self.architecture])
+
+
+def _names_sources(data):
+    return isinstance(data, str) or all(each and "\0" not in each for each in data)
 
 
 Config = TypeVar("Config", GPTConfig, TrainConfig)
@@ -207,10 +242,12 @@ def _check_choice(name: str, value: str, choices: Iterable[str]) -> None:
         raise UserError(f"{name} {value!r:.80} is unknown; {nearest(value, choices)}")
 
 
-def nearest(word: str, choices: Iterable[str]) -> str:
-    """A hint for a misspelt word."""
-    close = difflib.get_close_matches(word, list(choices), 1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else "choose from " + ", ".join(choices)
+def _can_be_drawn(p):
+    try:
+        check_dropout_rate(p)
+    except ValueError:
+        return False
+    return True
 
 
 def resolve(settings: dict[str, Any], default_preset: str = "laptop") -> TrainConfig:
@@ -218,20 +255,6 @@ def resolve(settings: dict[str, Any], default_preset: str = "laptop") -> TrainCo
     preset = settings.get("preset") or default_preset
     _check_choice("preset", preset, PRESETS)
     return TrainConfig(**(PRESETS[preset] | settings | {"preset": preset}))
-
-
-def read_toml(path: str | Path) -> dict[str, Any]:
-    """The settings in a TOML file, with every key and type checked."""
-    try:
-        with open(path, "rb") as file:
-            if os.fstat(file.fileno()).st_size > LARGEST_FILE:
-                raise UserError(f"{path} has more than {LARGEST_FILE:,} bytes; that is no file of settings")
-            settings = tomllib.load(file)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not a TOML file: {error}") from None
-    return checked(TrainConfig, settings, path)
 
 
 def from_dict(kind: type[Config], settings: dict[str, Any], source: str | Path) -> Config:
@@ -254,21 +277,23 @@ def checked(kind: type[Config], settings: dict[str, Any], source: str | Path) ->
     UserError names `source`, where they were read.
     """
     fields = {f.name: f.type for f in dataclasses.fields(kind)}
+    absent = NOT_IN_A_FILE | NOT_IN_TRAINING
     for key, value in settings.items():
         if key not in fields:
-            raise UserError(f"{source}: unknown key {key!r:.80}; {nearest(key, fields)}")
+            raise UserError(f"{source}: unknown key {key!r:.80}; {nearest(key, fields, absent)}")
         wanted = fields[key]
         allowed = (float, int) if wanted is float else wanted
         # To Python a bool is an int too.
-        if not isinstance(value, allowed) or (isinstance(value, bool) and wanted is not bool):
-            raise UserError(f"{source}: {key} must be {wanted.__name__}, not {value!r:.80}")
+        fits = isinstance(value, allowed) and (wanted is bool or not isinstance(value, bool))
+        if isinstance(value, list):
+            fits = fits and all(isinstance(each, str) for each in value)
+        if not fits:
+            name = wanted.__name__ if isinstance(wanted, type) else "str or a list of them"
+            raise UserError(f"{source}: {key} must be {name}, not {value!r:.80}")
+        if "\0" in str(value):
+            raise UserError(f"{source}: {key} holds a NUL character, which no name has")
         limit = 2**63 if wanted is int else math.inf
         # `not <` refuses NaN too.
         if wanted in (int, float) and not abs(value) < limit:
             raise UserError(f"{source}: {key} is {value!r:.80}; that is no number to work with")
     return settings
-
-
-def to_toml(config: TrainConfig) -> str:
-    """A TrainConfig as TOML, whose numbers, strings and booleans are written as in JSON."""
-    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in dataclasses.asdict(config).items())

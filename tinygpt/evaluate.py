@@ -10,7 +10,7 @@ from tqdm import tqdm
 from autograd import no_grad
 from autograd.backend import keep_freed_memory, move
 from tinygpt.model import GPT
-from tinygpt.parallel.ranks import usable_cores
+from tinygpt.parallel.ranks import ALONE
 
 TOKENS_AT_ONCE = 1024  # per thread
 
@@ -27,10 +27,11 @@ def total_loss(model: GPT, ids: np.ndarray, device: str = "cpu", progress: bool 
         return _batch_loss(model, inputs, targets, device)
 
     keep_freed_memory()
-    threads = len(usable_cores()) if device == "cpu" else 1
     n_batches = -(-len(ids) // TOKENS_AT_ONCE)  # rounded up
-    with ThreadPoolExecutor(threads) as pool, threadpool_limits(1, user_api="blas"):
-        losses = pool.map(batch_loss, batches(ids, model.config.block_size))
+    with ThreadPoolExecutor(ALONE.cores()) as pool, threadpool_limits(1, user_api="blas"):
+        # A GPU was chosen for this thread; the pool's would work on GPU 0.
+        on_threads = pool.map if device == "cpu" else map
+        losses = on_threads(batch_loss, batches(ids, model.config.block_size))
         return sum(tqdm(losses, total=n_batches, unit="batch", disable=not progress, leave=False))
 
 

@@ -1,7 +1,7 @@
 """Sampling text from a model, token by token, with a cache of keys and values."""
 
 import codecs
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,22 @@ from tinygpt.model import GPT, KeyValueCache
 from tinygpt.text.tokenizer import Tokenizer
 
 WHEN_FULL = ("exact", "halve")
-END_OF_TEXT = "<|endoftext|>"  # GPT-2 saw it before every text
 
 
-def generate(model: GPT, ids: Sequence[int] | np.ndarray, n_tokens: int, **options: Any) -> Iterator[int]:
-    """Yield n_tokens token ids that continue the ids of a prompt, with the options of `generate_rows`."""
+def generate(
+    model: GPT,
+    ids: Sequence[int] | np.ndarray,
+    n_tokens: int,
+    end_ids: Collection[int] = (),
+    **options: Any,
+) -> Iterator[int]:
+    """Yield at most n_tokens token ids that continue the ids of a prompt.
+
+    The text ends before the first of end_ids. The options are those of `generate_rows`.
+    """
     for (token,) in generate_rows(model, ids, n_tokens, rows=1, **options):
+        if token in end_ids:
+            return
         yield int(token)
 
 
@@ -49,6 +59,7 @@ def generate_rows(
     if when_full not in WHEN_FULL:
         raise UserError(f"when_full {when_full!r}: choose from " + ", ".join(WHEN_FULL))
     keep_freed_memory()
+    ids = ids[-model.config.block_size :]
     texts = GrowingTexts(model, [np.full(rows, token) for token in ids], when_full)
     for step in range(n_tokens):
         stream = Stream(seed, step, SAMPLING_SITE)
@@ -64,15 +75,14 @@ def generate_rows(
 class GrowingTexts:
     """Texts of equal length, the rows, that grow by a token each, and the logits of what may come next.
 
-    A column is an array (rows): the token of every row at one position.
+    A column is an array (rows): the token of every row at one position. Those that the model cannot see any
+    more are forgotten, so a text may grow without end.
     """
 
     def __init__(self, model: GPT, columns: Iterable[np.ndarray], when_full: str = "exact") -> None:
         self.model, self.when_full = model, when_full
-        self.columns = list(columns)
-        self._cache = KeyValueCache(model, rows=len(self.columns[0]))
-        # Columns before this one are in the cache, or no longer in the window.
-        self._first_new = max(0, len(self.columns) - model.config.block_size)
+        self.columns = list(columns)[-model.config.block_size :]
+        self._cache = KeyValueCache(model, rows=len(self.columns[0]))  # of the first columns
 
     def append(self, column: np.ndarray) -> None:
         """Make every text one token longer."""
@@ -81,21 +91,21 @@ class GrowingTexts:
     @no_grad()
     def next_logits(self) -> np.ndarray:
         """The logits (rows, V) of the token after each text."""
-        if self._cache.length + len(self.columns) - self._first_new > self.model.config.block_size:
+        if len(self.columns) > self.model.config.block_size:
             self._start_new_window()
-        ids = np.stack(self.columns[self._first_new :], 1)  # t columns (rows) -> (rows, t)
-        self._first_new = len(self.columns)
+        new = self.columns[self._cache.length :]
+        ids = np.stack(new, 1)  # t columns (rows) -> (rows, t)
         hidden = self.model.transformer.extend(ids, self._cache)  # (rows, t) -> (rows, 1, C)
         logits = self.model.head(hidden[:, -1])  # (rows, C) -> (rows, V)
         return to_numpy(logits.data)
 
     def _start_new_window(self):
-        """Forget the cache, as the context is full: the window begins at a later column now."""
+        """Forget the oldest columns, as the context is full, and the cache, as all positions change."""
         size = self.model.config.block_size
         if self.when_full == "halve":
             size = size // 2 + 1
+        del self.columns[:-size]
         self._cache.length = 0
-        self._first_new = len(self.columns) - size
 
 
 def probabilities(
@@ -106,7 +116,8 @@ def probabilities(
     In this order: divide the logits by the temperature; if top_k > 0 keep the k most likely (and their
     equals); keep the smallest set of most likely tokens that together have top_p of what is left.
     """
-    logits = (logits.astype(np.float64) - logits.max()) / temperature
+    with np.errstate(over="ignore"):  # a tiny temperature gives -inf, a chance of 0
+        logits = (logits.astype(np.float64) - logits.max()) / temperature
     if 0 < top_k < len(logits):
         logits[logits < np.partition(logits, -top_k)[-top_k]] = -np.inf
     p = np.exp(logits)
@@ -136,28 +147,35 @@ def choose_token(
 def prompt_ids(tokenizer: Tokenizer, prompt: str) -> Sequence[int] | np.ndarray:
     """The ids of a prompt. An empty prompt becomes one token, with which a new text may begin.
 
-    That is GPT-2's <|endoftext|> if the tokenizer has it, else a line break, else the first token.
+    That is the token after which a text ends if the tokenizer has one, since the next text follows it. Else
+    it is a line break, else the first token.
     """
-    if prompt:
-        return tokenizer.encode(prompt)
-    for start in (END_OF_TEXT.encode(), b"\n"):
-        if start in tokenizer.pieces:
-            return [tokenizer.pieces.index(start)]
-    return [0]
+    ids = tokenizer.encode(prompt)
+    if len(ids):
+        return ids
+    if tokenizer.end_ids:
+        return [tokenizer.end_ids[0]]
+    return [tokenizer.pieces.index(b"\n") if b"\n" in tokenizer.pieces else 0]
 
 
 class TextStream:
-    """Tokens that become text as they come: whole characters only, and nothing from a stop text on.
+    """Tokens that become text as they come: whole characters only.
 
-    What may turn out to be the start of a stop text is held back until it is clear.
+    It stops before one of end_ids and before a stop text; after that nothing is shown. What may turn out to
+    be the start of a stop text is held back until it is clear.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str] = ()) -> None:
-        self.pieces, self.stops, self.stopped = tokenizer.pieces, stops, False
+    def __init__(
+        self, tokenizer: Tokenizer, stops: Sequence[str] = (), end_ids: Collection[int] = ()
+    ) -> None:
+        self.pieces, self.stops, self.end_ids, self.stopped = tokenizer.pieces, stops, end_ids, False
         self._decoder, self._held = codecs.getincrementaldecoder("utf-8")("replace"), ""
 
     def feed(self, token: int) -> str:
         """The text that a token makes certain, perhaps none."""
+        if token in self.end_ids:
+            text, self.stopped = self.finish(), True
+            return text
         return self._release(self._decoder.decode(self.pieces[token]), final=False)
 
     def finish(self) -> str:

@@ -14,12 +14,15 @@ SECONDS = 120  # that a process may take
 
 
 def flags(**settings):
-    """Flags of train.py: max_steps=5, resume=PATH, force=True become --max-steps 5 --resume PATH --force."""
+    """Flags of train.py: max_steps=5, resume=PATH, force=True become --max-steps 5 --resume PATH --force.
+
+    A list becomes several values.
+    """
     words = []
     for name, value in settings.items():
         words.append("--" + name.replace("_", "-"))
         if value is not True:
-            words.append(str(value))
+            words += map(str, value if isinstance(value, list) else [value])
     return words
 
 

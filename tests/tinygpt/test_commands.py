@@ -1,19 +1,25 @@
-"""`python -m tinygpt` and texts as a user meets them: each command in a process of its own."""
+"""`python -m tinygpt` and texts as a user meets them."""
 
+import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from tests.support.commands import ROOT, refused, sample, tinygpt, train
+from tests.support.commands import ROOT, refused
+from tests.support.here import sample_here as sample
+from tests.support.here import tinygpt_here as tinygpt
+from tests.support.here import train_program_here as train
 from tests.support.runs import SMOKE, metrics
-from tests.support.texts import CHINESE, MIXED
+from tests.support.texts import CHINESE, MIXED, english
 from tinygpt import gpt2
 from tinygpt.evaluate import batches
+from tinygpt.run import checkpoint
 from tinygpt.text import data
 
 
@@ -44,7 +50,7 @@ def test_training_with_the_tokenizer_of_another_run(runs, tmp_path):
     for path in (folder, folder / "tokenizer.json"):
         shorter = SMOKE | dict(max_steps=1, eval_iters=1, sample_tokens=0)
         result = train(**shorter, data=runs / "mixed.txt", tokenizer=path, out=tmp_path / path.name)
-        assert result.returncode == 0 and "vocabulary of 400\n" in result.stdout
+        assert result.returncode == 0 and b"vocabulary of 400\n" in result.stdout
 
 
 def test_byte_order_mark_and_line_ends(runs, tmp_path):
@@ -60,7 +66,7 @@ def test_the_preset_for_chinese(tmp_path):
     (tmp_path / "hill.txt").write_text(CHINESE * 40, encoding="utf-8")
     short = dict(max_steps=2, eval_iters=1, threads=1)
     result = train(preset="zh", **short, data=tmp_path / "hill.txt", out=tmp_path / "run")
-    assert result.returncode == 0 and "preset zh on" in result.stdout, result.stderr
+    assert result.returncode == 0 and b"preset zh on" in result.stdout, result.stderr
     assert len((tmp_path / "run" / "samples" / "step_000002.txt").read_text(encoding="utf-8")) == 200
 
 
@@ -68,7 +74,7 @@ TEXT_FAULTS = {  # name -> (content of text.txt, settings, what the error must s
     "missing": (None, {}, "cannot read text.txt: No such file or directory; give a text file"),
     "empty": (b"", {}, "text.txt is empty; give a file with text"),
     "only a byte order mark": (b"\xef\xbb\xbf", {}, "text.txt is empty"),
-    "not UTF-8": (b"fine \xe4 bad" * 99, {}, "text.txt is not UTF-8 text: byte 5 is 0xe4; convert it first"),
+    "not UTF-8": (b"fine \xe4 bad" * 99, {}, "text.txt is not UTF-8 text: byte 5 is 0xe4; it may be CP1252"),
     "UTF-16": ("text".encode("utf-16") * 99, {}, "text.txt is not UTF-8 text: byte 0 is 0xff"),
     "too short": (b"ab" * 50, {}, "too short for a context of 32; the longest possible is 9 (--block-size)"),
     "too short in tokens": (b"ab" * 400, dict(tokenizer="bpe"), "too short for a context of 32"),
@@ -92,11 +98,12 @@ TEXT_FAULTS = {  # name -> (content of text.txt, settings, what the error must s
 
 
 @pytest.mark.parametrize("name", TEXT_FAULTS)
-def test_faults_of_texts(name, tmp_path):
+def test_faults_of_texts(name, tmp_path, monkeypatch):
     content, settings, message = TEXT_FAULTS[name]
+    monkeypatch.chdir(tmp_path)
     if content is not None:
         (tmp_path / "text.txt").write_bytes(content)
-    refused(train(cwd=tmp_path, **SMOKE, data="text.txt", **settings), message)
+    refused(train(**SMOKE, data="text.txt", **settings), message)
     assert not (tmp_path / "runs").exists()
 
 
@@ -105,7 +112,7 @@ def test_a_character_that_the_given_tokenizer_does_not_know(runs, tmp_path):
     text = MIXED[:-5] + "\u20ac" + MIXED[-5:]
     (tmp_path / "text.txt").write_text(text, encoding="utf-8")
     tokenizer = next((runs / "char" / "ckpt").glob("step_*"))
-    result = train(cwd=tmp_path, **SMOKE, data="text.txt", tokenizer=tokenizer)
+    result = train(**SMOKE, data=tmp_path / "text.txt", tokenizer=tokenizer)
     place = len(MIXED) - 5
     refused(result, f"character '\u20ac' at position {place} is not in this model's vocabulary")
 
@@ -172,11 +179,6 @@ def test_no_half_characters_are_printed(runs):
         piece.decode()
 
 
-def test_a_terminal_without_chinese_is_no_obstacle(runs):
-    result = tinygpt("sample", runs / "bpe", "--prompt", "山", "--tokens", 30, PYTHONIOENCODING="ascii")
-    assert result.returncode == 0 and result.stdout.startswith(b"?")
-
-
 SAMPLING_FAULTS = {
     "unknown character": (
         ["--prompt", "Th\u00e9"],
@@ -197,7 +199,7 @@ SAMPLING_FAULTS = {
     "out": (["--out", "no/such/folder.txt"], "cannot write no/such/folder.txt: No such file or directory"),
     "bytes as prompt": (
         ["--prompt", b"ab\xff"],
-        "character '\\udcff' at position 2 is not in this model's vocabulary",
+        "--prompt is not UTF-8 text: invalid start byte at position 2",
     ),
 }
 
@@ -213,7 +215,7 @@ def test_prompts_that_are_no_text(runs):
     half = os.fsdecode(b"ab\xff")
     refused(
         tinygpt("sample", runs / "bpe", "--prompt", half),
-        "'\\udcff' at position 2 is half of a surrogate pair",
+        "--prompt is not UTF-8 text: invalid start byte at position 2",
     )
     refused(
         tinygpt("sample", runs / "bpe", "--prompt", "-", stdin=b"ab\xff"),
@@ -285,6 +287,75 @@ def test_evaluating_another_text(runs, tmp_path):
     refused(
         tinygpt("eval", tmp_path / "gpt2"), "does not say what it was trained on; give a text with --data"
     )
+
+
+NOT_THE_SAME = {  # what is told: name -> (the text now, the --data, the flags, what the note says)
+    "cut": (MIXED[: len(MIXED) // 2], None, [], "mixed is not what it was when RUN was trained on it"),
+    "one letter": (MIXED[:-3] + "e" + MIXED[-2:], None, [], "mixed is not what it was when RUN was trained"),
+    "longer": (MIXED + MIXED, None, ["--split", "all"], "mixed is not what it was when RUN was trained"),
+    "its name": (MIXED[:-9], "mixed.txt", [], "mixed is not what it was when RUN was trained on it"),
+    "another": (MIXED[100:9000], "other.txt", [], "RUN was trained on mixed, and this is other"),
+    "train": (MIXED[::-1], "other.txt", ["--split", "train"], "RUN was trained on mixed, and this is other"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_THE_SAME)
+def test_evaluating_a_text_that_is_not_that_of_the_run(name, runs, tmp_path):
+    """The run says what it was trained on, by its checksum. It is evaluated all the same."""
+    text, given, flags, message = NOT_THE_SAME[name]
+    run = shutil.copytree(runs / "char", tmp_path / "char")
+    (tmp_path / (given or "mixed.txt")).write_text(text, encoding="utf-8")
+    here = ["--data", tmp_path / given] if given else []
+    if not given:  # the text that the run names is this one
+        state = json.loads((checkpoint.find(run) / "state.json").read_text())
+        state["settings"]["data"] = str(tmp_path / "mixed.txt")
+        (checkpoint.find(run) / "state.json").write_text(checkpoint.seal(state))
+    result = tinygpt("eval", run, *flags, *here)
+    assert result.returncode == 0 and result.stdout.endswith(b"bits per byte\n")
+    note = result.stderr.decode()
+    assert note.startswith("note: " + message.replace("RUN", str(run))) and note.count("\n") == 1
+    assert ("may hold text that the model was trained on" in note) == ("--split" not in flags)
+
+
+def test_evaluating_the_same_text_tells_nothing(runs, tmp_path, monkeypatch):
+    """Also under another name, with a mark and other line ends, and from another folder."""
+    (tmp_path / "copy.txt").write_bytes(b"\xef\xbb\xbf" + MIXED.replace("\n", "\r\n").encode())
+    expected = tinygpt("eval", runs / "char")
+    for arguments in ([], ["--data", "copy.txt"], ["--data", runs / "mixed.txt"]):
+        monkeypatch.chdir(tmp_path)
+        result = tinygpt("eval", runs / "char", *arguments)
+        assert (result.returncode, result.stderr) == (0, b"")
+        assert result.stdout.splitlines()[1] == expected.stdout.splitlines()[1]
+    swapped = tinygpt("eval", "--data", "copy.txt", runs / "char")
+    assert swapped.stdout == tinygpt("eval", runs / "char", "--data", "copy.txt").stdout
+
+
+def test_evaluating_several_documents(tmp_path):
+    """Their ends are predicted too. They cost bits, but have no bytes."""
+    (tmp_path / "poems").mkdir()
+    for i in range(40):
+        (tmp_path / "poems" / f"{i}.txt").write_text(english()[i * 50 :][:40], encoding="utf-8")
+    trained = train(**SMOKE | dict(block_size=8), data=tmp_path / "poems", out=tmp_path / "run")
+    assert trained.returncode == 0, trained.stderr
+    result = tinygpt("eval", tmp_path / "run")
+    assert (result.returncode, result.stderr) == (0, b"")
+    tokens, size = (int(n) for n in re.findall(r"(\d+) (?:tokens|bytes)", result.stdout.decode()))
+    documents = size // 40
+    assert size == 40 * documents and tokens == size + documents and documents > 1
+    loss, _, bits = map(float, re.findall(r"\d+\.\d+", result.stdout.decode()))
+    assert bits == pytest.approx(loss * (tokens - 1) / math.log(2) / (size - 1), rel=1e-3)
+    (tmp_path / "poems" / "41.txt").write_text("new", encoding="utf-8")
+    assert b"poems is not what it was" in tinygpt("eval", tmp_path / "run").stderr
+
+
+def test_a_run_on_standard_input_does_not_read_it_again(runs, tmp_path):
+    run = shutil.copytree(runs / "char", tmp_path / "char")
+    state = json.loads((checkpoint.find(run) / "state.json").read_text())
+    state["settings"]["data"] = "-"
+    (checkpoint.find(run) / "state.json").write_text(checkpoint.seal(state))
+    refused(tinygpt("eval", run), "was trained on standard input; give the same text once more with --data")
+    result = tinygpt("eval", run, "--data", "-", stdin=MIXED.encode())
+    assert (result.returncode, result.stderr) == (0, b"")
 
 
 def test_faults_of_commands(tmp_path):

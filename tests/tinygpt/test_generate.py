@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autograd import Stream, no_grad
-from autograd.tape import is_recording
+from autograd.recording import is_recording
 from tests.support.models import sharp_model
 from tinygpt.config import ARCHITECTURES, UserError
 from tinygpt.generate import (
@@ -21,7 +21,7 @@ from tinygpt.generate import (
     prompt_ids,
 )
 from tinygpt.model import KeyValueCache
-from tinygpt.text.tokenizer import BPETokenizer, CharTokenizer
+from tinygpt.text.tokenizer import BPETokenizer, CharTokenizer, IdTokenizer
 
 
 @no_grad()
@@ -133,6 +133,7 @@ def test_tokens_follow_the_softmax():
     assert np.isfinite(frequencies([1000.0, -1000.0], n=10)).all()
 
 
+@pytest.mark.filterwarnings("error")
 def test_options_compose_on_a_known_distribution():
     """Each option alone, then together: temperature first, then top-k, then top-p of what is left."""
     p = np.array([0.1, 0.4, 0.05, 0.25, 0.2])
@@ -159,7 +160,11 @@ def test_options_compose_on_a_known_distribution():
     np.testing.assert_allclose(
         frequencies(np.log(p), top_p=0.66, top_k=4), shaped(top_p=0.66, top_k=4), atol=0.012
     )
-    np.testing.assert_allclose(shaped(temperature=1e-300), [0, 1, 0, 0, 0])
+    for tiny in (1e-300, 1e-310, 5e-324):  # with the last two a division overflows
+        np.testing.assert_array_equal(shaped(temperature=tiny), [0, 1, 0, 0, 0])
+        np.testing.assert_array_equal(shaped(temperature=tiny, top_k=2, top_p=0.5), [0, 1, 0, 0, 0])
+    for huge in (1e300, np.inf):
+        np.testing.assert_allclose(shaped(temperature=huge), [0.2] * 5)
     np.testing.assert_allclose(probabilities(np.zeros(4), top_k=2), [0.25] * 4)  # equals stay together
     np.testing.assert_allclose(probabilities(np.zeros(4), top_p=0.5), [0.5, 0.5, 0, 0])
 
@@ -185,6 +190,18 @@ def test_tokens_beyond_the_tokenizer_are_left_out():
     model = sharp_model()
     tokens = list(generate(model, [1], 200, temperature=9.0, vocab_size=5))
     assert set(tokens) == set(range(5)) and max(generate(model, [1], 200, temperature=9.0)) > 5
+
+
+@pytest.mark.parametrize("when_full", ["exact", "halve"])
+def test_a_text_may_grow_without_end(when_full):
+    """Only what the model can see is kept, of a long prompt too."""
+    model = sharp_model()
+    texts = GrowingTexts(model, [np.array([1])] * 100, when_full)
+    for _ in range(60):
+        texts.next_logits()
+        assert len(texts.columns) <= model.config.block_size == 16
+        texts.append(np.array([2]))
+    assert len(list(generate(model, np.ones(100, int), 3))) == 3
 
 
 def test_predictions_that_are_not_numbers():
@@ -246,6 +263,51 @@ def test_stopping_equals_cutting(text, stops):
 
 def test_where_a_text_starts_without_a_prompt():
     assert prompt_ids(EVERY, "") == EVERY.encode("\n") and prompt_ids(CharTokenizer("ab"), "") == [0]
-    assert prompt_ids(BYTES, "") == BYTES.encode("\n")
+    assert prompt_ids(BYTES, "") == BYTES.encode("\n") and prompt_ids(IdTokenizer(9), " \n") == [0]
     assert prompt_ids(BPETokenizer([*BYTES.pieces, b"<|endoftext|>"], [], (256,)), "") == [256]
+    assert prompt_ids(ENDING, "") == [22]
     assert prompt_ids(BYTES, "ab").tolist() == BYTES.encode("ab").tolist()
+
+
+# --- the end of a text ----------------------------------------------------------------------------
+
+ENDING = CharTokenizer("abcdefghijklmnopqrst \n", end=True)  # its id 22 ends a text
+
+
+def test_a_text_ends_before_an_end_token():
+    model, lengths = sharp_model(), set()
+    for seed in range(8):
+        options = dict(temperature=2.0, seed=seed)
+        whole = list(generate(model, [1], 40, **options))
+        for end_ids in ((22,), (3, 7), ()):
+            end = min((whole.index(i) for i in end_ids if i in whole), default=40)
+            assert list(generate(model, [1], 40, end_ids=end_ids, **options)) == whole[:end]
+            lengths.add(end)
+    assert len(lengths) > 5 and 40 in lengths
+
+
+def test_nothing_is_computed_after_the_end():
+    model, heads = sharp_model(), []
+    [*_, last] = whole = list(generate(model, [1], 10, seed=5))
+    head, model.head = model.head, lambda x: heads.append(1) or head(x)
+    ended = list(generate(model, [1], 10**9, seed=5, end_ids=[last]))
+    assert ended == whole[: whole.index(last)] and len(heads) == len(ended) + 1
+
+
+def test_an_end_token_ends_what_is_shown():
+    """It is not shown itself, and what was held back before it is: it is no start of a stop text any more."""
+
+    def shown(ids, stops=(), end_ids=(22,)):
+        stream = TextStream(ENDING, stops, end_ids)
+        return [stream.feed(i) for i in ids] + [stream.finish()], stream.stopped
+
+    a, b, c = 2, 3, 4
+    assert ENDING.decode([a, b, c]) == "abc"
+    assert shown([a, 22, b]) == (["a", "", "", ""], True)
+    assert shown([a, b, 22, c], ["abc"]) == (["", "", "ab", "", ""], True)
+    assert shown([a, b, c, 22], ["abc"]) == (["", "", "", "", ""], True)
+    assert shown([22]) == (["", ""], True)
+    assert shown([a, 22, b], end_ids=()) == (["a", "<|endoftext|>", "b", ""], False)
+    half = BPETokenizer([*BYTES.pieces, b"<|endoftext|>"], [], (256,))
+    stream = TextStream(half, end_ids=half.end_ids)
+    assert [stream.feed(i) for i in (*half.encode("é")[:1], 256)] == ["", "\ufffd"]
