@@ -3,10 +3,14 @@
 CuPy is only ever imported by `device_module("cuda")`, so a machine without a GPU never needs it.
 """
 
+import contextlib
 import ctypes
 import functools
+import glob
 import re
+import shutil
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,11 +18,16 @@ import numpy as np
 Array = np.ndarray  # in annotations: NumPy's or CuPy's, which behave alike
 
 
+class NoCuPy(RuntimeError):
+    """CuPy is not installed."""
+
+
 def array_module(array: Any) -> Any:
     """`numpy` or `cupy`, whichever owns `array`. Everything that is not a CuPy array belongs to NumPy."""
     # cupy.get_array_module is not used: its first call imports more modules, which fails between threads.
     cupy = sys.modules.get("cupy")
-    return cupy if cupy and isinstance(array, cupy.ndarray) else np
+    # A broken CuPy may have no ndarray.
+    return cupy if cupy and isinstance(array, getattr(cupy, "ndarray", ())) else np
 
 
 def device_of(array: Array) -> str:
@@ -41,10 +50,17 @@ def to_numpy(array: Array) -> np.ndarray:
     return array if isinstance(array, np.ndarray) else array_module(array).asnumpy(array)
 
 
+def wait_for(array: Array) -> None:
+    """Return once all work that was queued on the array's device is done: at once on a CPU."""
+    xp = array_module(array)
+    if xp is not np:
+        xp.cuda.get_current_stream().synchronize()
+
+
 def device_module(device: str) -> Any:
     """The array library for "cpu", "cuda" or "cuda:N".
 
-    Raises ValueError or RuntimeError saying what is missing.
+    Raises ValueError for another name, and RuntimeError saying why CuPy cannot be imported.
     """
     if device == "cpu":
         return np
@@ -52,11 +68,24 @@ def device_module(device: str) -> Any:
         raise ValueError(f"unknown device {device!r}: cpu, cuda or cuda:N")
     try:
         import cupy
-    except ModuleNotFoundError as error:
-        if error.name != "cupy":
-            raise RuntimeError(f"CuPy lacks the module {error.name}: install it again") from None
-        raise RuntimeError(f"no CuPy for {device}: pip install -e '.[cuda12]' or '.[cuda13]'") from None
+
+        cupy.ndarray, cupy.cuda  # noqa: B018  # an empty folder called cupy can be imported too
+    except Exception as error:  # whatever a broken installation raises
+        if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
+            raise NoCuPy(f"no CuPy for {device}: pip install -e '.[cuda12]' or '.[cuda13]'") from None
+        raise RuntimeError(
+            f"CuPy is broken ({_in_one_line(error)}); remove every package whose name begins with cupy, then "
+            "pip install -e '.[cuda12]' or '.[cuda13]'"
+        ) from None
     return cupy
+
+
+def _in_one_line(error):
+    """What went wrong at first, for example "ImportError: libcuda.so.1: no such file"."""
+    while error.__cause__ is not None:  # CuPy wraps it into a page of advice
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip(" =")]
+    return ": ".join([type(error).__name__, *lines[:1]])
 
 
 def move(array: Array, device: str) -> Array:
@@ -77,23 +106,44 @@ def _gpu_number(device):
     return int(device.partition(":")[2] or 0)
 
 
-def choose_device(wanted: str = "auto") -> tuple[str, str]:
+def choose_device(wanted: str = "auto", place: int = 0) -> tuple[str, str]:
     """(device, reason) for "auto", "cpu", "cuda" or "cuda:N".
 
     "auto" takes a GPU that works and otherwise the CPU. Asking for a GPU that cannot be used raises
-    RuntimeError. A GPU becomes the one that this thread works on.
+    RuntimeError. A GPU becomes the one that this thread works on. place: of this process among those that
+    share this machine and its GPUs. Without a number, each takes another GPU, as far as there are enough.
     """
     if wanted == "cpu":
         return "cpu", "as asked"
     device = "cuda" if wanted == "auto" else wanted
     try:
+        if device == "cuda" and place > 0:
+            device = f"cuda:{place % max(_gpu_count(), 1)}"
         _probe(device)
     except RuntimeError as error:
         if wanted != "auto":
             raise
+        if isinstance(error, NoCuPy) and not nvidia_signs():
+            return "cpu", "no NVIDIA GPU found"
         return "cpu", str(error)
     _gpu(device_module(device), device).use()
     return device, "a GPU that works"
+
+
+def nvidia_signs(root: str = "/") -> list[str]:
+    """Where this machine shows that it has an NVIDIA GPU: its tool, its driver's files, a graphics card.
+
+    These are only looked at, so this is quick. root: where the system's files are.
+    """
+    signs = [path for path in (shutil.which("nvidia-smi"),) if path]
+    for pattern in ("dev/nvidia[0-9]*", "proc/driver/nvidia/gpus/*", "usr/lib/wsl/lib/nvidia-smi"):
+        signs += glob.glob(pattern, root_dir=root)
+    for card in glob.glob("sys/bus/pci/devices/*", root_dir=root):
+        with contextlib.suppress(OSError):
+            vendor, kind = (Path(root, card, name).read_text() for name in ("vendor", "class"))
+            if vendor.startswith("0x10de") and kind.startswith("0x03"):  # NVIDIA's, for graphics
+                signs.append(card)
+    return signs
 
 
 def _probe(device):
@@ -102,9 +152,8 @@ def _probe(device):
     Raises RuntimeError with what to do about the first that fails.
     """
     xp = device_module(device)
-    runtime = xp.cuda.runtime
     try:
-        count = runtime.getDeviceCount()
+        count = xp.cuda.runtime.getDeviceCount()
         if _gpu_number(device) >= count:
             raise RuntimeError(f"this machine has {count}, numbered from 0")
         with _gpu(xp, device):
@@ -112,16 +161,32 @@ def _probe(device):
             if (x @ x).tolist() != [[2, 3], [6, 11]]:  # cuBLAS
                 raise RuntimeError("a product of two matrices came out wrong")
     except Exception as error:
-        reason = _remedy(error, runtime.driverGetVersion() // 1000, runtime.runtimeGetVersion() // 1000)
-        raise RuntimeError(f"{device} cannot be used: {reason}") from None
+        raise RuntimeError(f"{device} cannot be used: {_remedy(error, *_versions(xp))}") from None
+
+
+def _gpu_count():
+    """How many GPUs CuPy sees: 0 where it cannot tell, since the probe will say why."""
+    try:
+        return device_module("cuda").cuda.runtime.getDeviceCount()
+    except Exception:
+        return 0
+
+
+def _versions(xp):
+    """The versions of CUDA that the driver can do and that CuPy is made for; 0 where CuPy cannot tell."""
+    try:
+        runtime = xp.cuda.runtime
+        return runtime.driverGetVersion() // 1000, runtime.runtimeGetVersion() // 1000
+    except Exception:  # of a broken installation
+        return 0, 0
 
 
 def _remedy(error, driver, cuda):
     """One line on what CuPy's error means here.
 
-    driver: the version of CUDA that the driver can do, 0 without one; cuda: the version of CuPy.
+    driver: the version of CUDA that the driver can do, 0 without one; cuda: that of CuPy, 0 if it is broken.
     """
-    text = str(error) if type(error) is RuntimeError else f"{type(error).__name__}: {error}"
+    text = str(error) if type(error) is RuntimeError else f"{type(error).__name__}: {error}".strip()
     missing = f"not found; pip install 'cupy-cuda{cuda}x[ctk]' brings it"
     no_driver = "there is no NVIDIA driver; nvidia-smi should list the GPU"
     old_driver = (
@@ -136,7 +201,7 @@ def _remedy(error, driver, cuda):
         ("cublas", f"CUDA's library cuBLAS: {missing}"),
         ("OutOfMemory|MemoryAllocation|ALLOC_FAILED", "its memory is full; nvidia-smi shows who uses it"),
     ):
-        if re.search(sign, text):
+        if cuda and re.search(sign, text):
             return meaning
     return text.partition("\n")[0]
 

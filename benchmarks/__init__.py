@@ -16,15 +16,20 @@ print(json.dumps(getattr(importlib.import_module(module), name)(*args, **kwargs)
 """
 
 
+def call_command(function, args, kwargs):
+    """The command that calls a function in a new process and prints its result as JSON."""
+    call = json.dumps([sys.modules[function.__module__].__spec__.name, function.__name__, args, kwargs])
+    return [sys.executable, "-c", CALL, call]
+
+
 def in_own_process(function, *args, timeout=None, **kwargs):
     """Call a function in a new process and return its result, which must fit JSON.
 
     If it fails there, or takes more than `timeout` seconds, print why and return None.
     """
-    call = json.dumps([sys.modules[function.__module__].__spec__.name, function.__name__, args, kwargs])
-    command = [sys.executable, "-c", CALL, call]
     problem = None
     try:
+        command = call_command(function, args, kwargs)
         result = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
         if result.returncode:
             problem = (result.stderr.strip().splitlines() or ["killed"])[-1]

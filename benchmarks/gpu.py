@@ -1,365 +1,337 @@
 """On a GPU: is it right, how fast is it, and the reference run.
 
-`python -m benchmarks.gpu`, with `--full` for the run. The parts, in this order: the parity tests; a training
-step of the reference configuration and its kernels one by one, against what large products and copies reach
-on this card; with --full the 5,000 steps of the reference run and 10,000 characters of its text; then
-PyTorch's step in several forms, and last those that are slow to compile. Each part runs in a process of its
-own and is written to benchmarks/results/gpu.json and gpu.png as soon as it is done. Without PyTorch, its part
-is left out.
+On a machine with a GPU one command runs everything; it needs no network if FILE is Tiny Shakespeare:
+    python -m benchmarks.gpu --full --data FILE --out FOLDER
+FOLDER then has gpu.json, gpu.png and gpu_sample.txt. Exit code 1: a part failed; the others are there.
+
+The parts, in this order: what large products and copies reach on this card; the parity tests; the kernels of
+a training step one by one, beside their estimate; with --full the 5,000 steps of the reference run and 10,000
+characters of its text; a step of three configurations, ours and PyTorch's in turns. Each measurement runs in
+a process of its own and has a time limit. A part that fails does not end the rest. What is known is written
+after each. Without PyTorch, its steps are left out.
+
+`--estimate` prints how long a step would take by its bytes and flops. That needs no GPU.
 """
 
 import argparse
+import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections import defaultdict
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from autograd import PRECISIONS, set_precision
+from autograd import PRECISIONS
 from autograd.backend import choose_device
-from benchmarks import RESULTS, in_own_process, save
-from benchmarks.step import CONFIGURATIONS, Step, floor_flops
+from benchmarks import RESULTS, ROOT, call_command, on_gpu
+from benchmarks.estimate import CARDS, NUMBERS, card_from, estimate, print_estimate
+from benchmarks.step import GPU_CONFIGURATIONS, floor_flops
 from benchmarks.training import evaluations
-from tinygpt.config import UserError
+from tinygpt.config import UserError, require
+from tinygpt.run import files
+from tinygpt.text.corpus import load_documents
 
 RUN = Path("runs/gpu-reference")
-REFERENCE_LOSS = 1.4787  # of the run that this one repeats
+REFERENCE_LOSS = 1.4787  # of the run that the reference run repeats
+PROFILED = ("reference run", "GPT-2, 124 M")
+TURNS = 2
+LIMITS = dict(measurement=200, compiling=400, parity=900, run=3600, sample=600)  # seconds
+SCHEDULE = ["--learning-rate", "1e-3", "--warmup-steps", "100", "--min-lr", "1e-4"]  # of --warm-up
 
 
-@dataclass(frozen=True)
-class Competitor:
-    """A form of PyTorch's step.
-
-    attention: a class in peers.py; products: PyTorch's word for the precision of float32 products.
-    """
-
-    attention: str
-    products: str = "high"
-    bf16: bool = False  # autocast to bfloat16
-    compiled: bool = False
+class Failed(Exception):
+    """A part that could not be measured, and why, in one line."""
 
 
-COMPETITORS = {
-    "SDPA, TF32": Competitor("ScaledDotProduct"),
-    "SDPA, fp32": Competitor("ScaledDotProduct", products="highest"),
-    "SDPA, bf16": Competitor("ScaledDotProduct", bf16=True),
-    "lecture, TF32": Competitor("HeadByHead"),
-    "SDPA, TF32, compiled": Competitor("ScaledDotProduct", compiled=True),
-    "SDPA, bf16, compiled": Competitor("ScaledDotProduct", bf16=True, compiled=True),
-}
+# --- other processes ------------------------------------------------------------------------------
 
 
-# --- in a process of its own ----------------------------------------------------------------------
+def run_within(seconds, command, **options):
+    """The finished process of a command. Failed if it takes longer; then all its processes are ended."""
+    with subprocess.Popen(command, start_new_session=True, text=True, **options) as process:
+        try:
+            out, error = process.communicate(timeout=seconds)
+        except BaseException as problem:  # Ctrl-C too, which a process in its own session does not get
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            if isinstance(problem, subprocess.TimeoutExpired):
+                raise Failed(f"took more than {seconds} s") from None
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, out, error)
 
 
-def training_step(precision):
-    """A function that queues one training step of the reference configuration."""
-    set_precision(precision)
-    return Step(*CONFIGURATIONS["shakespeare"], device="cuda")
+def measured(function, *args, limit=LIMITS["measurement"], **kwargs):
+    """What a function returns in a process of its own. Failed if it raises, or takes too long."""
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    result = run_within(limit, call_command(function, args, kwargs), cwd=ROOT, **pipes)
+    if result.returncode:
+        lines = result.stderr.strip().splitlines()
+        raise Failed(lines[-1] if lines else f"ended with code {result.returncode}")
+    return json.loads(result.stdout.splitlines()[-1])
 
 
-def timed(step, synchronize, steps):
-    """Milliseconds per step, and the host's share of them: the time to queue it. Ten steps warm up."""
-    for number in range(10):
-        step(number)
-    synchronize()
-    began = time.perf_counter()
-    for number in range(steps):
-        step(number)
-    queued = time.perf_counter() - began
-    synchronize()
-    return dict(ms=(time.perf_counter() - began) * 1e3 / steps, host_ms=queued * 1e3 / steps)
-
-
-def measure_ours(precision, steps=100):
-    """Milliseconds per step, the host's share of them, and the largest GPU memory in use, in MB."""
-    import cupy
-
-    times = timed(training_step(precision), cupy.cuda.get_current_stream().synchronize, steps)
-    return dict(**times, mb=cupy.get_default_memory_pool().total_bytes() / 1e6)
-
-
-def measure_torch(competitor_name, steps=100):
-    """The same for one of PyTorch's forms."""
-    import torch
-
-    from benchmarks import peers
-
-    batch, shape = CONFIGURATIONS["shakespeare"]
-    competitor = COMPETITORS[competitor_name]
-    torch.set_float32_matmul_precision(competitor.products)
-    model = peers.TorchGPT(shape, getattr(peers, competitor.attention)).cuda()
-    loss = torch.compile(model) if competitor.compiled else model
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, fused=True)
-    ids = torch.randint(0, shape.vocab_size, (batch, shape.block_size + 1), device="cuda")
-
-    def step(number):
-        optimizer.zero_grad()
-        with torch.autocast("cuda", torch.bfloat16, enabled=competitor.bf16):
-            value = loss(ids[:, :-1], ids[:, 1:])
-        value.backward()
-        optimizer.step()
-
-    times = timed(step, torch.cuda.synchronize, steps)
-    return dict(**times, mb=torch.cuda.max_memory_reserved() / 1e6, version=torch.__version__)
-
-
-def measure_card(n=8192):
-    """What the card reaches.
-
-    TFLOP/s of a large product in each precision, GB/s of a large copy (read and written).
-    """
-    import cupy
-
-    from autograd.cuda.products import product
-
-    device = cupy.cuda.Device()
-    card = dict(name=cupy.cuda.runtime.getDeviceProperties(device.id)["name"].decode(), cupy=cupy.__version__)
-    a = cupy.sin(cupy.arange(n * n, dtype=cupy.float32)).reshape(n, n)
-    out = cupy.empty((n, n), cupy.float32)
-    for precision in PRECISIONS:
-        set_precision(precision)
-        ms = milliseconds(cupy, lambda: product(cupy, a, a, out=out))
-        card[f"{precision}_tflops"] = 2e-9 * n**3 / ms
-    many = cupy.empty((8, n, n), cupy.float32)
-    ms = milliseconds(cupy, lambda: cupy.copyto(many[:4], many[4:]))
-    card["copy_gb_per_s"] = 2e-6 * many[:4].nbytes / ms
-    return card
-
-
-def milliseconds(cupy, function, repeats=10):
-    """On the GPU's clock, the best of several, after two that do not count."""
-    times = []
-    for _ in range(repeats + 2):
-        start, stop = cupy.cuda.Event(), cupy.cuda.Event()
-        start.record()
-        function()
-        stop.record()
-        stop.synchronize()
-        times.append(cupy.cuda.get_elapsed_time(start, stop))
-    return min(times[2:])
-
-
-@dataclass
-class Launches:
-    """What all launches of a kernel, or all products of some shapes, took together."""
-
-    count: int = 0
-    ms: float = 0.0
-    bytes: int = 0
-
-
-def profile(precision="tf32", steps=5):
-    """{kernel or product: its launches, milliseconds and GB/s in a step}, the slowest first.
-
-    This is what our own launches take on the GPU's clock. GB/s counts each array that a launch is given once.
-    What is missing from the whole step are CuPy's own kernels.
-    """
-    import cupy
-
-    from autograd.cuda import ops, optim
-
-    step = training_step(precision)
-    step()
-    spans = []
-
-    def watch(module, name, label):
-        function = getattr(module, name)
-
-        def watched(*args, **kwargs):
-            start, stop = cupy.cuda.Event(), cupy.cuda.Event()
-            start.record()
-            result = function(*args, **kwargs)
-            stop.record()
-            arrays = [x for x in [*args, result, *kwargs.values()] if isinstance(x, cupy.ndarray)]
-            size = sum({x.data.ptr: x.nbytes for x in arrays}.values())
-            spans.append((label(*args), start, stop, size))
-            return result
-
-        setattr(module, name, watched)
-
-    def kernel_name(xp, kernel, *rest):
-        return kernel
-
-    def shapes(xp, a, b, *rest):
-        return f"product {a.shape} {b.shape}"
-
-    watch(ops, "launch", kernel_name)
-    watch(optim, "launch", kernel_name)
-    watch(ops, "product", shapes)
-    for number in range(steps):
-        step(number)
-    cupy.cuda.get_current_stream().synchronize()
-    totals = defaultdict(Launches)
-    for label, start, stop, size in spans:
-        total = totals[label]
-        total.count += 1
-        total.ms += cupy.cuda.get_elapsed_time(start, stop)
-        total.bytes += size
-    slowest_first = sorted(totals.items(), key=lambda item: -item[1].ms)
-    return {
-        label: dict(
-            launches=total.count / steps,
-            ms=total.ms / steps,
-            gb_per_s=1e-6 * total.bytes / max(total.ms, 1e-9),
-        )
-        for label, total in slowest_first
-    }
-
-
-# --- the report -----------------------------------------------------------------------------------
+# --- the parts ------------------------------------------------------------------------------------
 
 
 def parity():
-    """The tests marked gpu, in a process of their own."""
+    """The tests marked gpu."""
     began = time.perf_counter()
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
     command.append("tests/autograd/cuda/test_gpu.py")
-    result = subprocess.run(command, capture_output=True, text=True)
+    result = run_within(LIMITS["parity"], command, cwd=ROOT, stdout=subprocess.PIPE)
     lines = result.stdout.strip().splitlines() or [""]
     failures = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
     print("\n".join([*failures, "parity: " + lines[-1]]), flush=True)
-    return dict(
-        passed=result.returncode == 0,
-        summary=lines[-1],
-        failures=failures,
-        seconds=time.perf_counter() - began,
-    )
-
-
-def reference_run(data, extra=()):
-    """Train the reference configuration with train.py itself, and sample 10,000 characters from it."""
-    train = [sys.executable, "train.py", "--preset", "shakespeare", "--device", "cuda", "--data", data]
-    train += ["--out", str(RUN), "--overwrite", "--sample-tokens", "500", *extra]
-    began = time.perf_counter()
-    if subprocess.run(train).returncode:
-        return None
     seconds = time.perf_counter() - began
-    points = evaluations(RUN)
-    losses = [point["val_loss"] for point in points]
-    sample = [sys.executable, "-m", "tinygpt", "sample", str(RUN), "--device", "cuda", "--tokens", "10000"]
-    sample += ["--out", str(RESULTS / "gpu_sample.txt")]
+    found = dict(summary=lines[-1], failures=failures, seconds=seconds)
+    if result.returncode:
+        found["failed"] = lines[-1] or f"pytest ended with code {result.returncode}"
+    return found
+
+
+def kernels(configuration, card):
+    """The kernels and products of a step as measured, and as estimated for the card that this one is."""
+    name = next((known for known in CARDS if known in card.get("name", "").upper().replace(" ", "")), None)
+    rows, expected = measured(on_gpu.profile, configuration), {"rows": {}}
+    try:
+        expected = measured(estimate_for, configuration, name) if name else expected
+    except Failed as error:  # what was measured counts more
+        expected["failed"] = str(error)
+    print_kernels(rows, expected["rows"])
+    return dict(estimate=expected, rows=rows)
+
+
+def estimate_for(configuration, card_name):
+    """The estimate, in a process of its own: it takes CuPy's place."""
+    return estimate(configuration, CARDS[card_name])
+
+
+def reference_run(data, folder, extra=()):
+    """Train the reference configuration with train.py itself, and sample 10,000 characters from it."""
+    train = [sys.executable, ROOT / "train.py", "--preset", "shakespeare", "--device", "cuda", "--data", data]
+    train += ["--out", RUN, "--overwrite", "--sample-tokens", "500", *extra]
     began = time.perf_counter()
-    sampled = subprocess.run(sample).returncode == 0
+    code = run_within(LIMITS["run"], train).returncode
+    if code:
+        raise Failed(f"train.py ended with code {code}")
+    seconds, points = time.perf_counter() - began, evaluations(RUN)
+    losses = [point["val_loss"] for point in points]
     return dict(
         seconds=seconds,
         training_seconds=points[-1]["training_seconds"],
         best_val_loss=min(losses),
         last_val_loss=losses[-1],
-        sample_seconds=time.perf_counter() - began if sampled else None,
         evaluations=[{key: point[key] for key in ("step", "train_loss", "val_loss")} for point in points],
+        sample=sample(folder / "gpu_sample.txt"),
     )
 
 
-def best_of_turns(calls, turns):
-    """{name: its fastest turn} of calls that take turns (A B C, A B C). Calls that fail are left out."""
-    best = {}
-    for _ in range(turns):
+def sample(file):
+    """{"seconds": those of 10,000 characters of the reference run}, or why there are none."""
+    command = [sys.executable, "-m", "tinygpt", "sample", RUN.resolve(), "--device", "cuda"]
+    command += ["--tokens", "10000", "--out", file.resolve()]
+    began = time.perf_counter()
+    try:
+        code = run_within(LIMITS["sample"], command, cwd=ROOT).returncode
+    except Failed as error:
+        return dict(failed=str(error))
+    return dict(failed=f"ended with code {code}") if code else dict(seconds=time.perf_counter() - began)
+
+
+def steps(configuration, keep):
+    """{name: its fastest turn}: ours in each precision and PyTorch's forms, in turns (A B C, A B C).
+
+    keep(what is known so far) is called after each turn. One that fails is tried no more.
+    """
+    ours = on_gpu.measure_ours
+    calls = {f"ours, {each}": partial(measured, ours, configuration, each) for each in PRECISIONS}
+    if importlib.util.find_spec("torch"):
+        for name, competitor in on_gpu.COMPETITORS.items():
+            limit = LIMITS["compiling" if competitor.compiled else "measurement"]
+            calls[name] = partial(measured, on_gpu.measure_torch, configuration, name, limit=limit)
+    flops, best = floor_flops(*GPU_CONFIGURATIONS[configuration]), {}
+    for _ in range(TURNS):
         for name, call in calls.items():
-            if result := call():
-                print(f"  {name:24} {result['ms']:8.2f} ms {result['mb']:8.0f} MB", flush=True)
-                best[name] = min(result, best.get(name, result), key=lambda turn: turn["ms"])
+            if "failed" in best.get(name, {}):
+                continue
+            try:
+                turn = call()
+                turn["tflops"] = flops * 1e-9 / turn["ms"]
+                best[name] = min(turn, best.get(name, turn), key=lambda each: each["ms"])
+                print(f"  {name:24} {turn['ms']:8.2f} ms {turn['mb']:8.0f} MB", flush=True)
+            except Failed as error:
+                best[name] = best.get(name, {}) | {"failed": str(error)}
+                print(f"  {name:24} {error}", flush=True)
+            keep(best)
     return best
 
 
-def run_all(full, warm_up, data):
-    report = dict(card=in_own_process(measure_card))
-    print(json.dumps(report["card"]), flush=True)
-    report["parity"] = parity()
-    write(report)
-    ours = {f"ours, {name}": partial(in_own_process, measure_ours, name) for name in PRECISIONS}
-    report["step"] = best_of_turns(ours, turns=1)
-    report["profile"] = in_own_process(profile)
-    write(report)
+# --- the report -----------------------------------------------------------------------------------
+
+
+class Report:
+    """What is known so far, in FOLDER/gpu.json and gpu.png. A part that failed says so under "failed"."""
+
+    def __init__(self, folder):
+        self.folder, self.parts = folder, {}
+
+    def add(self, name, function, *args):
+        """Carry out a part and write down what it found, or why it failed."""
+        print(f"--- {name}", flush=True)
+        try:
+            self.keep(name, function(*args))
+        except Exception as error:  # whatever it is, the other parts can still be measured
+            reason = str(error) if isinstance(error, Failed) else f"{type(error).__name__}: {error}"
+            print(f"  {reason}", flush=True)
+            self.keep(name, self.parts.get(name, {}) | {"failed": reason})
+
+    def keep(self, name, found):
+        self.parts[name] = found
+        text = json.dumps(self.parts, indent=1, ensure_ascii=False) + "\n"
+        files.write(self.folder / "gpu.json", text)
+
+    def failures(self):
+        """["part: reason"], also of what is inside a part."""
+        return list(_failures(self.parts, ""))
+
+
+def _failures(found, place):
+    for key, value in found.items():
+        if key == "failed":
+            yield f"{place}: {value}"
+        elif isinstance(value, dict):
+            yield from _failures(value, f"{place}, {key}" if place else key)
+
+
+def run_all(report, data, full, warm_up):
+    """Carry out all parts."""
+    report.add("card", measured, on_gpu.measure_card)
+    print(json.dumps(report.parts["card"]), flush=True)
+    report.add("parity", parity)
+    for configuration in PROFILED:
+        report.add(f"kernels of {configuration}", kernels, configuration, report.parts["card"])
     if full:
-        report["reference_run"] = reference_run(data)
-        write(report)
+        report.add("reference run", reference_run, data, report.folder)
+    for configuration in GPU_CONFIGURATIONS:
+        name = f"step of {configuration}"
+        report.add(name, steps, configuration, partial(report.keep, name))
     if warm_up:
-        schedule = ["--learning-rate", "1e-3", "--warmup-steps", "100", "--min-lr", "1e-4"]
-        report["warm_up_and_cosine"] = reference_run(data, schedule)
-        write(report)
-    theirs = {True: {}, False: {}}  # compiled or not -> name -> call
-    for name, competitor in COMPETITORS.items():
-        theirs[competitor.compiled][name] = partial(in_own_process, measure_torch, name, timeout=200)
-    for calls, turns in ((ours | theirs[False], 2), (theirs[True], 1)):
-        report["step"] |= best_of_turns(calls, turns)
-        write(report)
-    return report
-
-
-def write(report):
-    """gpu.json and gpu.png, with what is known so far."""
-    flops = floor_flops(*CONFIGURATIONS["shakespeare"])
-    for row in report.get("step", {}).values():
-        row["tflops"] = flops * 1e-9 / row["ms"]
-    save("gpu.json", report)
-    if "step" in report:
-        plot(report)
+        report.add("warm-up and cosine", reference_run, data, report.folder, SCHEDULE)
+    report.add("picture", plot, report)
 
 
 def plot(report):
+    """gpu.png: the steps of each configuration, and the curve of the reference run."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
-    bars, curve = figure.subplots(1, 2)
-    rows = sorted(report["step"].items(), key=lambda item: -item[1]["ms"])
-    bars.barh(
-        [name for name, _ in rows],
-        [row["ms"] for _, row in rows],
-        color=["C1" if "ours" in n else "C0" for n, _ in rows],
-    )
-    bars.set(xlabel="ms", title=f"a step of the reference run, {report['card']['name']}")
-    if run := report.get("reference_run"):
-        steps = [e["step"] for e in run["evaluations"]]
+    figure = Figure(figsize=(11, 8), layout="constrained")
+    *bars, curve = figure.subplots(2, 2).flat
+    for axes, (configuration, (batch, shape)) in zip(bars, GPU_CONFIGURATIONS.items(), strict=True):
+        rows = turns_of(report, configuration)[::-1]
+        colors = ["C1" if "ours" in name else "C0" for name, _ in rows]
+        axes.barh([name for name, _ in rows], [row["ms"] for _, row in rows], color=colors)
+        axes.set(xlabel="ms", title=f"a step of {configuration}, {batch} × {shape.block_size}")
+    figure.suptitle(report.parts["card"].get("name", "an unknown card"))
+    if "evaluations" in (run := report.parts.get("reference run", {})):
+        each = run["evaluations"]
         for key, label in (("train_loss", "train"), ("val_loss", "validation")):
-            curve.plot(steps, [e[key] for e in run["evaluations"]], marker="o", label=label)
-        curve.axhline(
-            REFERENCE_LOSS, color="black", linewidth=0.8, label=f"the original's best, {REFERENCE_LOSS}"
-        )
-        curve.set(
-            xlabel="step",
-            ylabel="nats per character",
-            title=f"{run['seconds']:.0f} s, best {run['best_val_loss']:.4f}",
-        )
+            curve.plot([e["step"] for e in each], [e[key] for e in each], marker="o", label=label)
+        label = f"the original's best, {REFERENCE_LOSS}"
+        curve.axhline(REFERENCE_LOSS, color="black", linewidth=0.8, label=label)
+        title = f"{run['seconds']:.0f} s, best {run['best_val_loss']:.4f}"
+        curve.set(xlabel="step", ylabel="nats per character", title=title)
         curve.legend()
-    figure.savefig(RESULTS / "gpu.png", dpi=110)
+    else:
+        curve.set_axis_off()
+    figure.savefig(report.folder / "gpu.png", dpi=110)
+    return {}
+
+
+def turns_of(report, configuration):
+    """[(name, its fastest turn)] of a configuration, the fastest first, without those that failed."""
+    found = report.parts[f"step of {configuration}"].items()
+    rows = [(name, row) for name, row in found if isinstance(row, dict) and "ms" in row]
+    return sorted(rows, key=lambda item: item[1]["ms"])
+
+
+def print_kernels(rows, expected):
+    print(f"  {'measured, and estimated':56}       ms        ms")
+    for label, row in rows.items():
+        beside = f"{expected[label]['ms']:8.3f}" if label in expected else " " * 8
+        print(f"  {label:50} {row['launches']:4.0f} x {row['ms']:8.3f} {beside} {row['gb_per_s']:8.0f} GB/s")
 
 
 def print_table(report):
-    for name, row in sorted(report["step"].items(), key=lambda item: item[1]["ms"]):
-        print(f"{name:24} {row['ms']:8.2f} ms {row['tflops']:7.1f} TFLOP/s {row['mb']:8.0f} MB")
-    for name, row in (report["profile"] or {}).items():
-        print(f"  {name:60} {row['launches']:5.0f} x {row['ms']:8.3f} ms {row['gb_per_s']:8.0f} GB/s")
-    for name in ("reference_run", "warm_up_and_cosine"):
-        if run := report.get(name):
+    for configuration in GPU_CONFIGURATIONS:
+        print(f"a step of {configuration}")
+        for name, row in turns_of(report, configuration):
+            print(
+                f"  {name:24} {row['ms']:8.2f} ms, host {row['host_ms']:6.2f} ms, "
+                f"{row['tflops']:6.1f} TFLOP/s, {row['mb']:6.0f} MB"
+            )
+    for name in ("reference run", "warm-up and cosine"):
+        if "seconds" in (run := report.parts.get(name, {})):
             print(
                 f"{name}: {run['seconds']:.1f} s, validation loss {run['best_val_loss']:.4f} (last "
                 f"{run['last_val_loss']:.4f})"
             )
 
 
-def main():
+# --- the command ----------------------------------------------------------------------------------
+
+
+def arguments(argv):
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.gpu",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--full", action="store_true", help="also the reference run, 5,000 steps")
-    parser.add_argument(
-        "--warm-up", action="store_true", help="and once more with warm-up, cosine and lr 1e-3"
-    )
-    parser.add_argument(
-        "--data", default="shakespeare", help="the text of the reference run (default: shakespeare)"
-    )
-    args = parser.parse_args()
+    add = parser.add_argument
+    add("--full", action="store_true", help="also the reference run, 5,000 steps")
+    add("--warm-up", action="store_true", help="and once more with warm-up, cosine and lr 1e-3")
+    add("--data", default="shakespeare", help="the text of the reference run (default: shakespeare)")
+    text = "for the report (default: benchmarks/results)"
+    add("--out", type=Path, default=RESULTS, metavar="FOLDER", help=text)
+    text = f"print the estimate for a card (default: H100; known: {', '.join(CARDS)}) and do nothing else"
+    add("--estimate", nargs="?", const="H100", choices=tuple(CARDS), metavar="CARD", help=text)
+    add("--precision", default="tf32", choices=PRECISIONS, help="of the estimate (default: tf32)")
+    for name in NUMBERS:
+        add("--" + name.replace("_", "-"), type=float, help="of the card, instead of what is known of it")
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    args = arguments(argv)
+    numbers = {name: getattr(args, name) for name in NUMBERS}
+    for name, value in numbers.items():
+        flag = "--" + name.replace("_", "-")
+        require(value is None or value > 0, f"{flag} is {value}; it must be more than 0")
+        require(value is None or args.estimate, f"{flag} is for --estimate")
+    if args.estimate:
+        for configuration in GPU_CONFIGURATIONS:
+            found = estimate(configuration, card_from(args.estimate, **numbers), args.precision)
+            print_estimate(configuration, found)
+        return
     os.environ.setdefault("CUPY_CACHE_DIR", str(Path.home() / ".cupy" / "kernel_cache"))
     try:
         choose_device("cuda")
     except RuntimeError as error:
         raise UserError(str(error)) from None
-    print_table(run_all(args.full, args.warm_up, args.data))
+    if args.full or args.warm_up:  # an hour later would be a bad time to learn that there is none
+        load_documents(args.data)
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {args.out}: {error.strerror}") from None
+    report = Report(args.out)
+    run_all(report, args.data, args.full, args.warm_up)
+    print_table(report)
+    if report.failures():
+        print("\n".join(["not everything could be measured:", *report.failures()]))
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -215,8 +215,9 @@ def gpu_flops():
     file = RESULTS / "gpu.json"
     if not file.is_file():
         return {}
-    step = json.loads(file.read_text(encoding="utf-8")).get("step", {}).get("ours, tf32")
-    if not step:
+    steps = json.loads(file.read_text(encoding="utf-8")).get("step of reference run", {})
+    step = steps.get("ours, tf32", {})
+    if "ms" not in step:
         return {}
     return {"gpu_flops": floor_flops(*CONFIGURATIONS["shakespeare"]) / (step["ms"] / 1e3)}
 

@@ -2,7 +2,7 @@
 
 from autograd import AdamW, Stream
 from autograd.backend import move
-from tinygpt.config import ARCHITECTURES, GPTConfig, TrainConfig
+from tinygpt.config import ARCHITECTURES, GPTConfig, TrainConfig, resolve
 from tinygpt.model import GPT
 from tinygpt.parallel.ranks import ALONE
 from tinygpt.parallel.workers import Workers, choose_division
@@ -13,16 +13,23 @@ CONFIGURATIONS = {  # name -> (batch, model)
     "laptop": (12, GPTConfig(65, 64, 4, 4, 128, 0.0, **REFERENCE)),
     "gpt2": (4, GPTConfig(50_257, 1024, 12, 12, 768, 0.0, **GPT2)),
 }
+LAPTOP = resolve({"preset": "laptop"})
+GPU_CONFIGURATIONS = {  # the same for a GPU, which wants more at once
+    "reference run": CONFIGURATIONS["shakespeare"],
+    "GPT-2, 124 M": (8, CONFIGURATIONS["gpt2"][1]),
+    "preset laptop": (LAPTOP.batch_size, LAPTOP.model_config(vocab_size=65)),
+}
 
 
 class Step:
     """A training step on random tokens. `compute` and `update` are its two parts; calling it does both.
 
-    batch: sequences of all ranks; shape: a GPTConfig; threads, micro_batch: 0 lets the program choose.
+    batch: sequences of all ranks; shape: a GPTConfig; threads, micro_batch: 0 lets the program choose; seed:
+    of the weights, or None where they do not matter.
     """
 
-    def __init__(self, batch, shape, device="cpu", ranks=ALONE, threads=0, micro_batch=0):
-        self.model = GPT(shape).to(device)
+    def __init__(self, batch, shape, device="cpu", ranks=ALONE, threads=0, micro_batch=0, seed=0):
+        self.model = GPT(shape, seed).to(device)
         self.optimizer = AdamW(self.model.parameter_groups(0.01), lr=3e-4)
         config = TrainConfig(
             batch_size=batch, block_size=shape.block_size, threads=threads, micro_batch=micro_batch
