@@ -182,7 +182,7 @@ print("g random:  ", with_random.round(3))
 # ### Exercise 3: a gradient check
 #
 # Write a check that you would trust. It gets a function, its pullback `pullback(x, g)`, a point `x`, and a random
-# generator. It returns whether the pullback is right.
+# generator. It returns `True` if the pullback is right, otherwise `False`.
 #
 # Then your check is checked itself. It gets right pullbacks, which it must accept, and several wrong ones. Each of
 # those slips through one kind of careless check.

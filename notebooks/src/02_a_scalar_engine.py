@@ -124,7 +124,7 @@ def op(rule):
     def apply(*inputs):
         inputs = [x if isinstance(x, Value) else Value(x) for x in inputs]
         out, pullbacks = rule(*(x.data for x in inputs))
-        if not isinstance(pullbacks, tuple):
+        if callable(pullbacks):  # only one
             pullbacks = (pullbacks,)
         return Value(out, inputs, pullbacks, rule.__name__)
 

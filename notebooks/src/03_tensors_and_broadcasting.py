@@ -133,8 +133,8 @@ unbroadcast = check(unbroadcast)
 #
 # ### Exercise 2: matmul
 #
-# It should work for stacks of matrices as well, `(..., n, k) @ (..., k, m)`, and where one matrix multiplies a whole stack.
-# That one has been broadcast; you know what to do.
+# It should work for stacks of matrices as well, `(..., n, k) @ (..., k, m)`, and where one matrix, on either side,
+# multiplies a whole stack. That one has been broadcast; you know what to do.
 
 
 # %%

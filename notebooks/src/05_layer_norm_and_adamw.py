@@ -305,14 +305,14 @@ plot_decay({"L2: added to the gradient": fade(True), "AdamW: decoupled": fade(Fa
 #
 # - [`layer_norm`](../autograd/ops/nn.py) in `ops/nn.py` is your pullback, line by line, with sums done as matrix products
 #   because those are faster.
-# - [`AdamW`](../autograd/optim.py) keeps all parameters in one flat array and updates it piece by piece, so that a piece stays
-#   in the processor's cache through all operations.
+# - [`AdamW`](../autograd/optim.py) updates a parameter piece by piece, so that a piece stays in the processor's cache through
+#   all operations. In training all parameters lie in one flat array (`flatten`).
 # - Biases and norms usually go without decay: `GPT.parameter_groups` in [`tinygpt/model.py`](../tinygpt/model.py).
 
 # %%
 p = Tensor(np.ones(3), requires_grad=True)
 optimizer = ag.AdamW([p], lr=0.1, betas=(0.9, 0.99), eps=1e-8, weight_decay=0.3)
-p.grad[...] = [1.0, -2.0, 0.01]
+p.grad = np.array([1.0, -2.0, 0.01])
 optimizer.step()
 ours = adamw_step(np.ones(3), np.array([1.0, -2.0, 0.01]), 0, 0, 1, 0.1, 0.9, 0.99, 1e-8, 0.3)
 print("the library:", p.data.round(6), "  yours:", ours[0].round(6))

@@ -35,11 +35,42 @@ def _masked(mask=future, value=-np.inf, axis=-1):
     return lambda scores: softmax(np.where(mask(scores), value, scores), axis)
 
 
+LEAKS = (
+    "The weights of the future are small, but not 0, so a little of it leaks. "
+    "The only score whose weight is 0, whatever the others are, is minus infinity."
+)
+
+
+def _leak(answer):
+    """What to say if ordinary weights are right, but for a little of the future that is left; or ""."""
+    scores = normal(6, 6)
+    right = np.allclose(answer(scores), causal_weights(scores), 1e-6, 1e-6)
+    return LEAKS if right and answer(60 * scores)[future(scores)].any() else ""
+
+
+def _inspect_weights(answer):
+    if answer(normal(6, 6))[future(np.zeros((6, 6)))].any():
+        raise Wrong(LEAKS)
+
+
+def _advise_weights(answer):
+    if not np.isfinite(answer(np.full((2, 2), 1000.0))).all():
+        return (
+            "scores near 1000 give nan. Notebook 4's softmax, which subtracts each row's maximum, does not."
+        )
+    if not np.isfinite(answer(np.array([[0.0, 2000.0], [0.0, 0.0]]))).all():
+        return (
+            "where a score of the future is far above the others, this gives nan, because all other weights "
+            "are 0 before the mask comes. Mask the scores, before the softmax."
+        )
+    return ""
+
+
 check.add(
     "causal_weights",
     Exercise(
         causal_weights,
-        [(normal(5, 5),), (normal(2, 3, 4, 4) * 3,), (normal(1, 1),)],
+        [(normal(5, 5),), (normal(2, 3, 4, 4) * 3,), (normal(1, 1),), (60 * normal(3, 3),)],
         {
             "Nothing is masked: every position sees the future.": softmax,
             "The wrong triangle is masked: positions see only the future. "
@@ -55,7 +86,20 @@ check.add(
             "Mask the scores before it.": lambda s: np.where(future(s), 0.0, softmax(s)),
             "The softmax runs over the queries: "
             "columns add up to 1 instead of rows. Sum over the keys, axis -1.": _masked(axis=-2),
+            "The softmax runs over axis 1. In a stack of matrices that is not the last axis: "
+            "axis -1.": _masked(axis=1),
+            "The future is masked, but the softmax is missing: these are scores.": lambda s: np.where(
+                future(s), -np.inf, s
+            ),
+            "The future is masked with plus infinity. e to that power is infinite; it should be 0: "
+            "minus infinity.": _masked(value=np.inf),
+            "Masked, exponentiated, but rows do not add up to 1: divide by their sum.": lambda s: np.where(
+                future(s), 0.0, np.exp(s - np.where(future(s), -np.inf, s).max(-1, keepdims=True))
+            ),
         },
+        inspect=_inspect_weights,
+        advise=_advise_weights,
+        explain=_leak,
     ),
 )
 
@@ -70,14 +114,14 @@ def attention(q, k, v):
 
 def _attention(
     scale=lambda q: q.shape[-1] ** -0.5,
-    scores=lambda q, k: q @ swap(k),
+    scores=lambda q, k, v: q @ swap(k),
     weights=causal_weights,
     mix=lambda p, k, v: p @ v,
 ):
     """`attention` from its parts, so that one or two of them can be wrong."""
 
     def wrong(q, k, v):
-        p = weights(scores(q, k) * scale(q))
+        p = weights(scores(q, k, v) * scale(q))
         return mix(p, k, v), p
 
     return wrong
@@ -86,6 +130,10 @@ def _attention(
 def _scaled_late(q, k, v):
     p = causal_weights(q @ swap(k)) * q.shape[-1] ** -0.5
     return p @ v, p
+
+
+def _with_scores(q, k, v):
+    return attention(q, k, v)[0], q @ swap(k) * q.shape[-1] ** -0.5
 
 
 _two = named_results(
@@ -133,9 +181,12 @@ check.add(
                 "You scale by √T, the number of positions. It is D, "
                 "the number of channels that a score sums over.": {"scale": lambda q: q.shape[-2] ** -0.5},
                 "Queries and keys are swapped: entry (i, j) of the scores must belong to query i and key j, "
-                "q @ kᵀ.": {"scores": lambda q, k: k @ swap(q)},
+                "q @ kᵀ.": {"scores": lambda q, k, v: k @ swap(q)},
                 "`.T` reverses all axes of a stack. Swap only the last two: `.swapaxes(-1, -2)`.": {
-                    "scores": lambda q, k: q @ k.T
+                    "scores": lambda q, k, v: q @ k.T
+                },
+                "The scores are made of queries and values. They are made of queries and keys.": {
+                    "scores": lambda q, k, v: q @ swap(v)
                 },
                 "Nothing is masked: every position sees the future.": {"weights": softmax},
                 "The weights mix the keys instead of the values: p @ v.": {"mix": lambda p, k, v: p @ k},
@@ -146,6 +197,7 @@ check.add(
         | {
             "The scale is applied after the softmax, where rows no longer add up to 1. "
             "Scale the scores.": _scaled_late,
+            "The second thing returned are the scores. Return the weights, after the softmax.": _with_scores,
         },
         _weights_first,
         _inspect_future,
@@ -168,13 +220,13 @@ def _pullback(
     scale=lambda width: width**-0.5,
     dq=lambda ds, q, k: ds @ k,
     dk=lambda ds, q, k: swap(ds) @ q,
-    dv=lambda p, dout: swap(p) @ dout,
+    dv=lambda p, dout, v: swap(p) @ dout,
 ):
     """The pullback from its parts, so that one or two of them can be wrong."""
 
     def wrong(dout, q, k, v, p):
         scaled = ds(p, dout @ swap(v)) * scale(q.shape[-1])
-        return dq(scaled, q, k), dk(scaled, q, k), dv(p, dout)
+        return dq(scaled, q, k), dk(scaled, q, k), dv(p, dout, v)
 
     return wrong
 
@@ -188,7 +240,7 @@ check.add(
     "attention_pullback",
     Exercise(
         attention_pullback,
-        [_case(4, 4), _case(5, 3), _case(2, 2, 4, 6)],
+        [_case(4, 4), _case(5, 3), _case(2, 2, 4, 6), _case(1, 3)],
         with_pairs(
             _pullback,
             {
@@ -221,11 +273,25 @@ check.add(
                 "dk has the scale, dq has not. The scores were made from both and then scaled.": {
                     "dq": lambda ds, q, k: ds @ k * q.shape[-1] ** 0.5
                 },
+                "In the softmax's pullback there is a mean where the sum belongs: sum(p * dp).": {
+                    "ds": lambda p, dp: p * (dp - (p * dp).mean(-1, keepdims=True))
+                },
+                "dv is made of v itself. It is made of dout: dv = pᵀ @ dout.": {
+                    "dv": lambda p, dout, v: swap(p) @ v
+                },
+                "dv is dout, as if each query had used only its own value. dv = pᵀ @ dout.": {
+                    "dv": lambda p, dout, v: dout
+                },
+                "dq is made of q itself: dq = dS @ k.": {"dq": lambda ds, q, k: ds @ q},
+                "dk is made of k itself: dk = dSᵀ @ q.": {"dk": lambda ds, q, k: swap(ds) @ k},
                 "The transpose is missing in dv: all queries i used the value of key j, so dv = pᵀ @ dout.": {
-                    "dv": lambda p, dout: p @ dout
+                    "dv": lambda p, dout, v: p @ dout
                 },
                 "The transpose is missing in dk: dk = dSᵀ @ q.": {"dk": lambda ds, q, k: ds @ q},
                 "dq needs no transpose: dq = dS @ k.": {"dq": lambda ds, q, k: swap(ds) @ k},
+                "The sign of the softmax's second term: p * (dp - sum(p * dp)), with a minus.": {
+                    "ds": lambda p, dp: p * (dp + (p * dp).sum(-1, keepdims=True))
+                },
                 "dq and dk come in the wrong order.": {
                     "dq": lambda ds, q, k: swap(ds) @ q,
                     "dk": lambda ds, q, k: ds @ k,
@@ -252,7 +318,13 @@ check.add(
     "split_heads",
     Exercise(
         split_heads,
-        [(normal(2, 4, 8), 2), (normal(3, 2, 6), 3), (normal(1, 4, 4), 2)],
+        [
+            (normal(2, 4, 8), 2),
+            (normal(3, 2, 6), 3),
+            (normal(1, 4, 4), 2),
+            (normal(2, 3, 4), 1),
+            (normal(2, 3, 4), 4),
+        ],
         {
             "One reshape is not enough: "
             "it tears positions apart and mixes them into heads. First reshape to (B, T, "
@@ -266,6 +338,16 @@ check.add(
             "The last two axes are swapped: (B, H, D, T) instead of (B, H, T, D).": lambda x, h: x.reshape(
                 *x.shape[:2], h, -1
             ).transpose(0, 2, 3, 1),
+            "The heads come before the batch: (H, B, T, D) instead of (B, H, T, D).": lambda x, h: x.reshape(
+                *x.shape[:2], h, -1
+            ).transpose(2, 0, 1, 3),
+            "Positions were cut into heads, not channels: (B, T, C) -> (B, T, H, D) cuts the last axis.": (
+                lambda x, h: (
+                    x.swapaxes(1, 2)
+                    .reshape(x.shape[0], h, -1, x.shape[1])
+                    .reshape(x.shape[0], h, x.shape[1], -1)
+                )
+            ),
         },
     ),
 )

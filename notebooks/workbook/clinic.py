@@ -4,13 +4,14 @@ A small GPT whose parts can be exchanged for sick ones, its records, and their d
 """
 
 import dataclasses
+import re
 
 import numpy as np
 from matplotlib import colormaps
 
 import autograd as ag
 from workbook.checking import Checks, Exercise, Wrong
-from workbook.gpt import QUICK, batch, block_shapes, linear, norm, part
+from workbook.gpt import QUICK, batch, block_shapes, first_values, linear, norm, other_numbers, part
 from workbook.pictures import BLUE, GREY, RED, Picture, panels
 
 check = Checks()
@@ -127,7 +128,7 @@ def train(ids, characters, steps=STEPS, seed=0, **parts):
     """Train for some steps with these parts instead of the healthy ones; returns the Record."""
     parts = HEALTHY | parts
     p = parameters_of(len(characters), parts["initial"], seed)
-    optimizer = ag.AdamW(parts["trained"](p), betas=(0.9, 0.98), weight_decay=0.01)
+    optimizer = _Watched(p, parts["trained"](p), betas=(0.9, 0.98), weight_decay=0.01)
     # Nobody sets the gradients of what the optimizer does not have back to zero, so we do.
     idle = [q for q in p.values() if all(q is not other for other in optimizer.parameters())]
     mask, rng = np.asarray(parts["hidden"](T), bool), np.random.default_rng(seed)
@@ -141,7 +142,7 @@ def train(ids, characters, steps=STEPS, seed=0, **parts):
         for q in idle:
             q.grad = np.zeros_like(q.data)
         parts["update"](loss, optimizer)
-        gradients = grouped({name: q.grad for name, q in p.items()})
+        gradients = grouped(optimizer.gradients)
         weights = grouped({name: q.data for name, q in p.items()})
         changes = grouped({name: q.data - before[name] for name, q in p.items()})
         losses.append(loss.item())
@@ -151,6 +152,21 @@ def train(ids, characters, steps=STEPS, seed=0, **parts):
     streams = [x.data[:2].ravel() for x in streams]
     sample = write(p, parts["block"], mask, characters) if np.isfinite(losses[-1]) else ""
     return Record(losses, np.array(sizes), np.array(ratios), gradients, streams, sample)
+
+
+class _Watched(ag.AdamW):
+    """AdamW that keeps the gradients of each step: an update may forget them at its end."""
+
+    def __init__(self, named, trained, **options):
+        super().__init__(trained, **options)
+        self.named = named
+        self.gradients = {name: np.zeros_like(q.data) for name, q in named.items()}
+
+    def step(self):
+        self.gradients = {
+            name: np.zeros_like(q.data) if q.grad is None else q.grad.copy() for name, q in self.named.items()
+        }
+        super().step()
 
 
 def grouped(arrays):
@@ -277,11 +293,14 @@ def _names(patient):
         return truth
 
     def compute(function):
-        name = function()
-        if name is None:
+        answer = function()
+        if answer is None:
             return {"the name": None}
+        if not isinstance(answer, str):
+            raise Wrong(f"Return one name from the list, as a text: {', '.join(SIGNS)}.")
+        name = re.sub(r"[\s-]+", "_", answer.strip().lower())  # "Zero-grad" is meant well
         if name not in SIGNS:
-            raise Wrong(f"{name!r} is not on the list; choose from {', '.join(SIGNS)}.")
+            raise Wrong(f"{answer!r} is not on the list; choose from {', '.join(SIGNS)}.")
         if name != truth:
             raise Wrong(f"Not {name}. {SIGNS[name]} {finding}")
         return {"the name": 1.0}
@@ -318,6 +337,9 @@ check.add(
                 lambda shape, rng: 0.02 + rng.normal(size=shape)
             ),
         },
+        compute=first_values,
+        explain=lambda answer: other_numbers([(answer, 0.02)]),
+        tolerance=1e-6,
     ),
 )
 
@@ -372,7 +394,7 @@ check.add(
         [()],
         {
             STILL_SICK + "backward() adds to what is there. Before it, optimizer.zero_grad().": _sick_update,
-            "Nothing moves: when step() comes, the gradient is 0. "
+            "Nothing moves: step() is missing, or the gradient is 0 when it comes. "
             "First zero_grad, then backward, then step.": _zeroed_between,
             "step() uses the gradient of the step before: backward must come first.": _late,
             "Two steps along the same gradient: step() once.": _twice,
@@ -392,7 +414,7 @@ check.add(
     "cure_c",
     Exercise(
         hidden,
-        [(4,), (6,)],
+        [(4,), (6,), (1,)],
         {
             STILL_SICK + "Row t may see the columns up to t. "
             "With k=2 it also sees column t + 1: the character that it must predict.": _sick_hidden,
@@ -402,6 +424,10 @@ check.add(
                 np.ones((T, T), bool), k=-1
             ),
             "True means hidden. You marked what may be seen.": lambda T: np.tril(np.ones((T, T), bool)),
+            "Each row hides the place that it may see last, and nothing else.": lambda T: np.eye(
+                T, dtype=bool
+            ),
+            "Everything is hidden. Row t may see the columns up to t.": lambda T: np.ones((T, T), bool),
             "Nothing is hidden any more.": lambda T: np.zeros((T, T), bool),
             "-inf belongs in the scores. Here True and False say where.": lambda T: np.triu(
                 np.full((T, T), -np.inf), k=1
@@ -421,8 +447,20 @@ def _which(function, shapes):
     given = list(given)
     if any(isinstance(item, str) for item in given):
         raise Wrong("These are the names. The optimizer needs the Tensors: `parameters.values()`.")
+    if not given:
+        raise Wrong("The list is empty: nothing is trained.")
+    for item in given:
+        if not isinstance(item, ag.Tensor):
+            raise Wrong(f"The optimizer needs the Tensors themselves, but gets {type(item).__name__}.")
     times = [float(sum(p is q for q in given)) for p in parameters.values()]
     return {"how often each is trained": np.array(times)}
+
+
+def _left_out(answer):
+    """Which parameters are not given to the optimizer, or ""."""
+    times = _which(answer, SHAPES)["how often each is trained"]
+    missing = [name for name, often in zip(SHAPES, times, strict=True) if not often]
+    return f"Not trained: {', '.join(missing)}." if missing else ""
 
 
 NAMES = (
@@ -431,6 +469,8 @@ NAMES = (
     "h.0.attn.c_attn.weight",
     "h.0.attn.c_attn.bias",
     "h.0.ln_1.weight",
+    "h.3.mlp.c_proj.weight",
+    "ln_f.bias",
     "head.weight",
 )
 SHAPES = {name: (3,) if "bias" in name or "ln" in name else (3, 4) for name in NAMES}
@@ -458,6 +498,7 @@ check.add(
             ],
         },
         compute=_which,
+        explain=_left_out,
     ),
 )
 
@@ -465,7 +506,8 @@ check.add(
     "cure_e",
     Exercise(
         learning_rate,
-        [(step, peak, 10) for step in (0, 4, 9, 10, 57, 199) for peak in (4e-3, 0.5)],
+        [(step, peak, 10) for step in (0, 4, 9, 10, 57, 199) for peak in (4e-3, 0.5)]
+        + [(step, 0.1, 4) for step in (0, 2, 3, 8)],
         {
             STILL_SICK + "The fraction is upside down: it should rise with the step. "
             "It is (step + 1) / warmup, but never above 1.": (_sick_rate),
@@ -481,6 +523,15 @@ check.add(
             "The warm-up is gone: min(1, (step + 1) / warmup).": lambda step, peak, warmup: peak,
             "min() of the wrong things: the factor must not exceed 1. "
             "Then multiply peak by it.": lambda step, peak, warmup: min(peak, (step + 1) / warmup),
+            "At step `warmup` it still rises, above the peak. The warm-up is over there: `step < warmup`.": (
+                lambda step, peak, warmup: peak * (step + 1) / warmup if step <= warmup else peak
+            ),
+            "The rate jumps from step to step: `//` cuts off what comes after the point. Use `/`.": (
+                lambda step, peak, warmup: peak * min(1, (step + 1) // warmup)
+            ),
+            "peak is missing: this is only the factor, from 0 to 1.": lambda step, peak, warmup: min(
+                1.0, (step + 1) / warmup
+            ),
             "The first step has the rate 0, so nothing happens in it: (step + 1) / warmup.": (
                 lambda step, peak, warmup: peak * min(1.0, step / warmup)
             ),
@@ -499,7 +550,10 @@ check.add(
     "cure_f",
     Exercise(
         block,
-        [(np.random.default_rng(10).normal(size=(2, 3, 4)),)],
+        [
+            (np.random.default_rng(10).normal(size=(2, 3, 4)),),
+            (np.random.default_rng(11).normal(size=(1, 4)),),
+        ],
         {
             STILL_SICK + "Both parts replace x. They must add to it: x + attention(x), "
             "and then the same with mlp.": _sick_block,
@@ -519,6 +573,9 @@ check.add(
             "The MLP reads only what attention found. It should read the sum.": lambda x, attention, mlp: (
                 x + attention(x) + mlp(attention(x))
             ),
+            "Nothing is added to x.": lambda x, attention, mlp: x,
+            "The MLP is missing.": lambda x, attention, mlp: x + attention(x),
+            "Attention is missing.": lambda x, attention, mlp: x + mlp(x),
             "x is added twice.": lambda x, attention, mlp: x + (x + attention(x)) + mlp(x + attention(x)),
         },
         _through,

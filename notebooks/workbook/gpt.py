@@ -14,7 +14,16 @@ from tinygpt.generate import probabilities
 from tinygpt.model import GPT
 from tinygpt.run import checkpoint
 from tinygpt.text.tokenizer import CharTokenizer
-from workbook.checking import Checks, Exercise, Wrong, named_results, random_arrays, with_pairs
+from workbook.checking import (
+    Checks,
+    Exercise,
+    Wrong,
+    named_results,
+    random_arrays,
+    refuse_changed,
+    with_pairs,
+)
+from workbook.on_tensors import tensor_exercise
 from workbook.pictures import BLUE, GOLD, GREEN, GREY, RED, Picture, panels, show, with_values
 from workbook.softmax import softmax
 
@@ -46,7 +55,7 @@ check.add(
     "batch",
     Exercise(
         batch,
-        [(IDS, np.array([0, 7, 3]), 4), (IDS, np.array([30, 1]), 9)],
+        [(IDS, np.array([0, 7, 3]), 4), (IDS, np.array([30, 1]), 9), (IDS, np.array([5]), 1)],
         {
             "The targets are the inputs: the model would only learn to repeat what it has just read. "
             "(You would notice: its loss falls to almost 0.) Each target is the *next* id.": _windows(0),
@@ -58,6 +67,15 @@ check.add(
             ),
             "Inputs and targets must have T ids each. Cut out T + 1: "
             "of those, the first T are inputs, the last T targets.": (_windows(1, lambda T: T + 1)),
+            "These are places in the text, not what stands there: index `ids` with them.": (
+                lambda ids, starts, T: batch(np.arange(len(ids)), starts, T)
+            ),
+            "The windows begin at 0, one after the other. Begin at `starts`.": lambda ids, starts, T: batch(
+                ids, T * np.arange(len(starts)), T
+            ),
+            "All rows hold the same window. Each start has its own.": lambda ids, starts, T: batch(
+                ids, np.full(len(starts), starts[0]), T
+            ),
             "One target per row wastes a window: "
             "each of its T places has a next character. It holds T lessons.": (
                 lambda ids, starts, T: (ids[starts[:, None] + np.arange(T)], ids[starts + T])
@@ -140,6 +158,21 @@ def _one_norm(x, p, n_head):
     return x + mlp(norm(x, p, "ln_1"), p)
 
 
+def _second_norm(normed):
+    """A block whose MLP reads something else than norm ln_2 of x."""
+
+    def wrong(x, p, n_head):
+        x = x + attention(norm(x, p, "ln_1"), p, n_head)
+        return x + mlp(normed(x, p), p)
+
+    return wrong
+
+
+def _old_norm(x, p, n_head):
+    normed = norm(x, p, "ln_1")
+    return x + attention(normed, p, n_head) + mlp(normed, p)
+
+
 def _mlp_first(x, p, n_head):
     x = x + mlp(norm(x, p, "ln_2"), p)
     return x + attention(norm(x, p, "ln_1"), p, n_head)
@@ -165,33 +198,6 @@ def _block_parameters(C):
     return {name: normal(*shape) for name, shape in block_shapes(C).items()}
 
 
-def _on_tensors(function, *arguments):
-    """The result of a function of Tensors, and the gradient of x, its first argument."""
-    x, *others = map(_as_tensors, arguments)
-    out = function(x, *others)
-    if out is None:
-        return {"the result": None}
-    if not isinstance(out, ag.Tensor) or not out.requires_grad:
-        raise Wrong(
-            "The result has no tape behind it. "
-            "Use the operations of `ag` (or + and @) on the Tensors themselves."
-        )
-    results = {"the result": out.data}
-    if out.ndim == 3:
-        out.backward(np.random.default_rng(0).normal(size=out.shape))
-        if isinstance(x, ag.Tensor):
-            results["the gradient of x"] = np.zeros(out.shape) if x.grad is None else x.grad
-    return results
-
-
-def _as_tensors(value):
-    """Arrays of floats, also those in a dictionary, as Tensors; anything else as it is."""
-    if isinstance(value, dict):
-        return {name: _as_tensors(item) for name, item in value.items()}
-    is_float = isinstance(value, np.ndarray) and value.dtype.kind == "f"
-    return ag.Tensor(value, requires_grad=True) if is_float else value
-
-
 def block_shapes(C):
     """The shapes of a block's parameters by name, as GPT-2 names them."""
     return {
@@ -208,7 +214,8 @@ PRE_NORM = "Norms belong on the way *into* attention and MLP, and only there: `x
 
 check.add(
     "block",
-    Exercise(
+    tensor_exercise(
+        ("x", "p"),
         block,
         [(normal(2, 3, 4), _block_parameters(4), 2), (normal(1, 5, 6), _block_parameters(6), 3)],
         {
@@ -237,6 +244,18 @@ check.add(
             "It belongs between the two layers, where there are 4C channels.": _mlp_is(
                 lambda x, p: ag.gelu(linear(linear(x, p, "mlp.c_fc"), p, "mlp.c_proj"))
             ),
+            "That is tanh. GPT-2 has gelu: `ag.gelu`.": _mlp_is(
+                lambda x, p: linear(ag.tanh(linear(x, p, "mlp.c_fc")), p, "mlp.c_proj")
+            ),
+            "That is the exact gelu. GPT-2 has another one, made of tanh: `ag.gelu`.": _mlp_is(
+                lambda x, p: linear(ag.gelu_exact(linear(x, p, "mlp.c_fc")), p, "mlp.c_proj")
+            ),
+            "Both norms use ln_2. The first is 'ln_1'.": lambda x, p, n_head: block(
+                x,
+                p | {name: p[name.replace("ln_1", "ln_2")] for name in ("ln_1.weight", "ln_1.bias")},
+                n_head,
+            ),
+            "Nothing is added to x, and nothing replaces it.": lambda x, p, n_head: x * 1.0,
             "That is relu. GPT-2 has gelu, which is smooth.": _mlp_is(
                 lambda x, p: linear(ag.relu(linear(x, p, "mlp.c_fc")), p, "mlp.c_proj")
             ),
@@ -248,11 +267,13 @@ check.add(
             "Attention is missing: no position knows anything of the others yet.": lambda x, p, n_head: (
                 x + mlp(norm(x, p, "ln_2"), p)
             ),
+            "The norm of the MLP is missing: it reads `norm(x, p, 'ln_2')`.": _second_norm(lambda x, p: x),
+            "The MLP reads x as it was normalised for attention. Normalise the new x, with ln_2.": _old_norm,
+            "x is added twice.": lambda x, p, n_head: x + block(x, p, n_head),
             "attn.c_proj is missing. The heads lie side by side; it mixes what they found.": _attention_is(
                 lambda x, p, n_head: ag.causal_attention(linear(x, p, "attn.c_attn"), n_head)
             ),
         },
-        _on_tensors,
     ),
 )
 
@@ -285,6 +306,10 @@ def _gpt(embed=None, which=lambda i: i, finish=None):
     return wrong
 
 
+def _gpt_reversed(ids, p, n_layer, n_head):
+    return _gpt(which=lambda i: n_layer - 1 - i)(ids, p, n_layer, n_head)
+
+
 def gpt_shapes(V, T, C, n_layer):
     """The shapes of all parameters by name."""
     shapes = {"wte.weight": (V, C), "wpe.weight": (T, C)}
@@ -300,11 +325,13 @@ def _gpt_case(V, T, C, n_layer, n_head, ids):
 
 check.add(
     "gpt",
-    Exercise(
+    tensor_exercise(
+        ("ids", "p"),
         gpt,
         [
             _gpt_case(5, 4, 4, 2, 2, [[1, 4, 0], [2, 2, 3]]),
             _gpt_case(7, 6, 6, 3, 3, [[6, 0, 5, 5, 1, 2]]),
+            _gpt_case(3, 2, 2, 1, 1, [[2]]),
         ],
         {
             "Positions are missing. "
@@ -329,13 +356,27 @@ check.add(
             "cross_entropy applies the softmax itself, and twice is once too many.": _gpt(
                 finish=lambda x, p: ag.softmax(norm(x, p, "ln_f") @ p["wte.weight"].T)
             ),
+            "Return the logits themselves, without log_softmax: cross_entropy does that.": _gpt(
+                finish=lambda x, p: ag.log_softmax(norm(x, p, "ln_f") @ p["wte.weight"].T)
+            ),
+            "All channels in one head: give each block the number of heads, n_head.": (
+                lambda ids, p, n_layer, n_head: gpt(ids, p, n_layer, 1)
+            ),
             "These are the logits of the last position only. Every position predicts its next character: "
             "return all T.": _gpt(finish=lambda x, p: (norm(x, p, "ln_f") @ p["wte.weight"].T)[:, -1]),
+            "The weights are right, but the embedding does not hear from the head: `p['wte.weight'].T`, "
+            "as a Tensor.": _gpt(finish=lambda x, p: norm(x, p, "ln_f") @ p["wte.weight"].detach().T),
+            "The positions are counted from the end of wpe: `wpe.weight[:T]`.": _gpt(
+                lambda ids, p: ag.embedding(p["wte.weight"], ids) + p["wpe.weight"][-ids.shape[1] :]
+            ),
+            "The positions multiply. They are added.": _gpt(
+                lambda ids, p: ag.embedding(p["wte.weight"], ids) * p["wpe.weight"][: ids.shape[1]]
+            ),
+            "The blocks are in the reverse order: block 0 comes first.": _gpt_reversed,
             "The head is missing: `@ wte.weight.T` turns C channels into V logits.": _gpt(
                 finish=lambda x, p: norm(x, p, "ln_f")
             ),
         },
-        _on_tensors,
     ),
 )
 
@@ -369,6 +410,40 @@ def _initial(std=_std, bias=0.0, ln=1.0):
     return wrong
 
 
+def _initial_of_proj_bias(name, shape, n_layer, rng):
+    if name.endswith("c_proj.bias"):
+        return 0.02 / math.sqrt(2 * n_layer) * rng.normal(size=shape)
+    return initial(name, shape, n_layer, rng)
+
+
+def first_values(function, *case):
+    """A `compute` for first weights: float32, in which they will be trained, is as good as float64."""
+    values = function(*case)
+    is_float32 = isinstance(values, np.ndarray) and values.dtype == np.float32
+    return {"the result": values.astype(float) if is_float32 else values}
+
+
+def other_numbers(draws):
+    """What to say of random numbers that have the right spread, but are others than the reference's, or "".
+
+    draws: (function of a shape and a generator, standard deviation that it should have)
+    """
+    shape = (300, 200)
+    for draw, std in draws:
+        x = np.asarray(draw(shape, np.random.default_rng(0)))
+        if x.shape != shape or abs(x.std() / std - 1) > 0.02 or abs(x.mean()) > 0.03 * std:
+            return ""
+    return (
+        "The spread is right, but the numbers are not those that rng gives. Draw them once, with "
+        "`rng.normal(size=shape)`, so that a model can be made again from its seed."
+    )
+
+
+def _other_numbers(answer):
+    draw = lambda name: lambda shape, rng: answer(name, shape, 4, rng)
+    return other_numbers([(draw("wte.weight"), 0.02), (draw("h.0.mlp.c_proj.weight"), 0.02 / math.sqrt(8))])
+
+
 check.add(
     "initial",
     Exercise(
@@ -381,6 +456,9 @@ check.add(
             ("h.0.mlp.c_fc.bias", (32,), 3, np.random.default_rng(4)),
             ("h.1.ln_2.weight", (8,), 3, np.random.default_rng(5)),
             ("ln_f.bias", (8,), 3, np.random.default_rng(6)),
+            ("h.0.attn.c_proj.bias", (8,), 3, np.random.default_rng(7)),
+            ("ln_f.weight", (8,), 1, np.random.default_rng(8)),
+            ("wpe.weight", (16, 8), 12, np.random.default_rng(9)),
         ],
         {
             "Standard deviation 1: fifty times too large. The logits start far apart, "
@@ -408,6 +486,16 @@ check.add(
             "The norms' weights are random. They multiply values that have a standard deviation of 1: "
             "start with 1.": _initial(ln=lambda shape, rng: 0.02 * rng.normal(size=shape)),
             "Biases start at 0.": _initial(bias=1.0),
+            "c_proj.bias is a bias, too, and starts at 0. Ask for `bias` first.": _initial_of_proj_bias,
+            "The norms' biases start at 0, like all biases. Ask for `bias` first.": lambda name, *more: (
+                np.ones(more[0]) if "ln_" in name else initial(name, *more)
+            ),
+            "ln_f is a norm, too, although its name has no `h.` in front: its weight starts at 1.": (
+                lambda name, *more: initial("wte.weight" if name == "ln_f.weight" else name, *more)
+            ),
+            "c_proj is multiplied by √(2·n_layer). Divide by it: those matrices start smaller.": _initial(
+                lambda shape, n_layer, r: 0.02 * (math.sqrt(2 * n_layer) if r else 1)
+            ),
             "You divide by √(inputs), as Xavier and Kaiming do. "
             "That is a good choice too. But GPT-2 takes 0.02 for all, "
             "and the layer norms do the rest.": _initial(lambda shape, n_layer, r: 1 / math.sqrt(shape[0])),
@@ -415,6 +503,9 @@ check.add(
                 lambda shape, n_layer, r: math.sqrt(0.02 / (math.sqrt(2 * n_layer) if r else 1))
             ),
         },
+        compute=first_values,
+        explain=_other_numbers,
+        tolerance=1e-6,
     ),
 )
 
@@ -442,17 +533,27 @@ def _rate(
     return wrong
 
 
+def _advise_rate(answer):
+    try:
+        answer(0, 1.0, 0, 10, 0.0)
+    except ZeroDivisionError:
+        return "without a warm-up (warmup = 0) it divides by 0. Divide only where step < warmup."
+    return ""
+
+
 check.add(
     "learning_rate",
     Exercise(
         learning_rate,
         [(step, 3e-3, 10, 200, 3e-4) for step in (57, 0, 3, 9, 10, 150, 200)]
-        + [(1, 1.0, 4, 50, 0.1), (20, 1.0, 4, 50, 0.1)],
+        + [(1, 1.0, 4, 50, 0.1), (20, 1.0, 4, 50, 0.1), (0, 1.0, 20, 50, 0.1)],
         with_pairs(
             _rate,
             {
                 "Step 0 has the rate 0: it computes a gradient and throws it away. "
                 "Rise with (step + 1) / warmup.": {"rise": lambda step, warmup: step / warmup},
+                "`//` cuts off what comes after the point, so this is 0 until the warm-up is over. "
+                "Use `/`.": {"rise": lambda step, warmup: (step + 1) // warmup},
                 "There is no warm-up: the first steps have the full rate, when Adam knows least.": {
                     "rise": lambda step, warmup: 1.0
                 },
@@ -484,9 +585,31 @@ check.add(
                 "It rises where it should fall: 1 + cos, not 1 - cos.": {
                     "fall": lambda t: 0.5 * (1 - math.cos(math.pi * t))
                 },
+                "The fall begins one step early: progress is (step - warmup) / (last - warmup).": {
+                    "progress": lambda step, warmup, last: (step + 1 - warmup) / (last - warmup)
+                },
                 "π is missing: the cosine must run from 0 to π.": {"fall": lambda t: 0.5 * (1 + math.cos(t))},
             },
-        ),
+        )
+        | {
+            "`//` cuts off what comes after the point, so the warm-up is a jump. Use `/`.": (
+                lambda step, peak, warmup, last, lowest: (
+                    peak * (step + 1) // warmup
+                    if step < warmup
+                    else learning_rate(step, peak, warmup, last, lowest)
+                )
+            ),
+            "You do not let the warm-up go below `lowest`. It rises from peak / warmup, "
+            "whatever lowest is.": lambda *case: max(case[-1], learning_rate(*case)),
+            "At step `warmup` it still rises, above the peak. The warm-up is over there: `step < warmup`.": (
+                lambda step, peak, warmup, last, lowest: (
+                    peak * (step + 1) / warmup
+                    if step <= warmup
+                    else learning_rate(step, peak, warmup, last, lowest)
+                )
+            ),
+        },
+        advise=_advise_rate,
     ),
 )
 
@@ -520,13 +643,53 @@ def _cut_late(logits, temperature, top_k, u):
     return _draw(np.where(p < np.sort(p)[-top_k], 0.0, p), u)
 
 
+def _sorted_places(direction):
+    def wrong(logits, temperature, top_k, u):
+        return _draw(softmax(np.sort(logits / temperature)[-top_k:][::direction]), u)
+
+    return wrong
+
+
+def _without_cumsum(logits, temperature, top_k, u):
+    return int(np.searchsorted(softmax(_cut(logits / temperature, top_k)), u, side="right"))
+
+
 def _ids(function, logits, temperature, top_k, us):
-    chosen = [function(logits.copy(), temperature, top_k, float(u)) for u in us]
+    given = logits.copy()
+    chosen = [function(given, temperature, top_k, float(u)) for u in us]
+    refuse_changed("logits", logits, given)
     if any(i is None for i in chosen):
         return {"the chosen id": None}
-    if any(np.ndim(i) or not 0 <= i <= len(logits) or i != int(i) for i in chosen):
+    is_id = lambda i: np.ndim(i) == 0 and np.asarray(i).dtype.kind in "iu" and 0 <= i <= len(logits)
+    if not all(map(is_id, chosen)):
         raise Wrong("Return one id: an integer from 0 to V - 1.")
-    return {"the chosen ids (one for each u)": np.array(chosen)}
+    return {"the ids, one for each u": np.array(chosen)}
+
+
+def _explain_choice(answer):
+    """What to say of an answer that does choose at random, but otherwise than by u; or ""."""
+    logits, us = np.array([0.3, 2.1, -0.5, 1.6, -1.2, 0.9]), (np.arange(400) + 0.5) / 400
+    chosen, again, right = (
+        np.array([f(logits.copy(), 1.0, 4, u) for u in us]) for f in (answer, answer, choose)
+    )
+    if not np.array_equal(chosen, again):
+        return "With the same u it gives another id. Draw with u alone, not with other random numbers."
+    how_often = lambda ids: np.bincount(ids, minlength=len(logits))
+    if not np.array_equal(chosen, right) and np.abs(how_often(chosen) - how_often(right)).max() < 3:
+        return (
+            "Each id comes as often as it should, but for other u. Put the probabilities on the line in the "
+            "order of the ids."
+        )
+    return ""
+
+
+def _advise_choice(answer):
+    if answer(np.array([0.0, 5.0, 4.0]), 1.0, 2, 0.0) == 0:
+        return (
+            "for u = 0 it takes the first id, even if top_k has excluded it. "
+            "`side='right'` looks for the first part that reaches beyond u."
+        )
+    return ""
 
 
 US = (np.arange(40) + 0.5) / 40
@@ -536,7 +699,7 @@ check.add(
         choose,
         [
             (np.array([0.3, 2.1, -0.5, 1.6, -1.2, 0.9]), temperature, k, US)
-            for temperature, k in ((1.0, 6), (0.5, 6), (2.0, 6), (1.0, 3), (0.7, 2))
+            for temperature, k in ((1.0, 6), (0.5, 6), (2.0, 6), (1.0, 3), (0.7, 2), (1.5, 1))
         ]
         + [(np.array([900.0, 901.0, 899.5]), 1.0, 3, US)],
         {
@@ -544,6 +707,15 @@ check.add(
             "Let u decide.": (lambda logits, temperature, top_k, u: int(np.argmax(logits))),
             "After the cut the probabilities no longer add up to 1, so a large u falls off the end. "
             "Cut the logits (-inf) before the softmax.": _cut_late,
+            "All characters are equally likely: u must fall into parts that are as long as the "
+            "probabilities.": lambda logits, temperature, top_k, u: int(u * len(logits)),
+            "This is a place among the sorted logits (largest first), not an id. "
+            "Cut without moving anything, or look up which id stands there.": _sorted_places(-1),
+            "This is a place among the sorted logits (smallest first), not an id. "
+            "Cut without moving anything, or look up which id stands there.": _sorted_places(1),
+            "cumsum is missing: the probabilities must lie one after another on the line from 0 to 1.": (
+                _without_cumsum
+            ),
         }
         | with_pairs(
             _choose,
@@ -567,7 +739,11 @@ check.add(
                     "cut": lambda x, k: _cut(x, min(k + 1, len(x)))
                 },
                 "One less than top_k is kept: the k-th largest itself must stay (`<`, not `<=`).": {
-                    "cut": lambda x, k: _cut(x, max(1, k - 1))
+                    "cut": lambda x, k: _cut(x, k - 1) if k > 1 else x
+                },
+                "`<=` drops the k-th largest, too, and with top_k = 1 nothing is left: "
+                "the k-th largest itself must stay (`<`).": {
+                    "cut": lambda x, k: np.where(x <= np.sort(x)[-k], -np.inf, x)
                 },
                 "exp(900) is infinite: subtract the maximum before exp, as in notebook 4.": {
                     "soften": lambda x: np.exp(x) / np.exp(x).sum()
@@ -575,6 +751,8 @@ check.add(
             },
         ),
         _ids,
+        advise=_advise_choice,
+        explain=_explain_choice,
     ),
 )
 

@@ -66,7 +66,12 @@ check.add(
     "looking_back",
     Exercise(
         looking_back,
-        [(_attention(2, 3, 5), 1), (_attention(3, 3, 6), 2), (_attention(1, 4, 4), 0)],
+        [
+            (_attention(2, 3, 5), 1),
+            (_attention(3, 3, 6), 2),
+            (_attention(1, 4, 4), 0),
+            (_attention(2, 2, 4), 3),
+        ],
         {
             "offset=+distance is above the diagonal: the future, where all weights are 0. "
             "The past is below, at -distance.": (lambda w, d: np.diagonal(w, d, -2, -1).mean((0, 2))),
@@ -86,6 +91,17 @@ check.add(
             "axis1=-2, axis2=-1.": lambda w, d: np.diagonal(w, -d).mean((0, 1)),
             "A column belongs to one fixed position. A fixed *distance* runs along a diagonal.": (
                 lambda w, d: w[..., d].mean((0, 2))
+            ),
+            "This is one place too far back: the diagonal at -distance.": lambda w, d: (
+                np.diagonal(w, -d - 1, -2, -1).mean((0, 2)) if d + 1 < w.shape[-1] else np.zeros(w.shape[1])
+            ),
+            "That is the largest weight at this distance. Take the mean.": lambda w, d: np.diagonal(
+                w, -d, -2, -1
+            ).max((0, 2)),
+            "These are the weights of all places up to `distance` back. Take those exactly that far back.": (
+                lambda w, d: (
+                    sum(np.diagonal(w, -i, -2, -1).sum((0, 2)) / len(w) for i in range(d + 1)) / w.shape[-1]
+                )
             ),
             "This is one number per text and head. Average over the batch, too.": lambda w, d: np.diagonal(
                 w, -d, -2, -1
@@ -129,7 +145,7 @@ check.add(
     "without_head",
     Exercise(
         without_head,
-        [(normal(2, 3, 8), 1, 4), (normal(1, 4, 6), 0, 2), (normal(2, 2, 9), 2, 3)],
+        [(normal(2, 3, 8), 1, 4), (normal(1, 4, 6), 0, 2), (normal(2, 2, 9), 2, 3), (normal(1, 2, 4), 0, 1)],
         {
             "Only one channel is switched off. A head has D = C / n_head of them: "
             "from head·D to (head + 1)·D.": _zeroed(lambda head, n, D: (..., head)),
@@ -146,6 +162,23 @@ check.add(
             "It should be D = C / n_head channels long.": _zeroed(
                 lambda head, n, D: (..., slice(head * n, (head + 1) * n))
             ),
+            "Heads are counted from 0: head 0 has the channels from 0 to D.": _zeroed(
+                lambda head, n, D: (..., slice(max(0, head - 1) * D, head * D))
+            ),
+            "The slice ends one channel too early. `a:b` does not include b: (head + 1)·D.": _zeroed(
+                lambda head, n, D: (..., slice(head * D, (head + 1) * D - 1))
+            ),
+            "Nothing is switched off.": lambda heads, head, n_head: heads.copy(),
+            "That is the next head. Head 0 has the channels from 0 to D.": _zeroed(
+                lambda head, n, D: (..., slice((head + 1) * D, (head + 2) * D))
+            ),
+            "All channels from this head on are off. The slice ends at (head + 1)·D.": _zeroed(
+                lambda head, n, D: (..., slice(head * D, None))
+            ),
+            "-inf belongs into scores, before a softmax. Here channels are switched off: set them to 0.": (
+                lambda heads, head, n_head: np.where(_only(heads, head, n_head) != 0, -np.inf, heads)
+            ),
+            "All heads are off. Set only the channels of this one to 0.": _zeroed(lambda head, n, D: ...),
             "The channels are gone. They must stay, as zeros. "
             "Without them the next layer does not fit.": _deleted,
         },
@@ -165,6 +198,11 @@ def _norm(x):
 
 
 HEAD = normal(4, 6)
+
+
+def _softmax_of_all(x, norm, head):
+    e = np.exp(head(norm(x)))
+    return e / e.sum()
 
 
 def _head(x):
@@ -196,6 +234,22 @@ check.add(
             "You keep only the last position. Look at all of them.": lambda x, norm, head: softmax(
                 head(norm(x))
             )[:, -1],
+            "These are exp(logits). Divide by their sum: softmax.": lambda x, norm, head: np.exp(
+                head(norm(x))
+            ),
+            "Everything together adds up to 1. For each position the probabilities of all V characters do: "
+            "softmax along the last axis.": _softmax_of_all,
+            "norm twice. Once is enough.": lambda x, norm, head: softmax(head(norm(norm(x)))),
+            "The softmax comes first. It comes last: softmax(head(norm(x))).": (
+                lambda x, norm, head: head(norm(softmax(x)))
+            ),
+            "norm and head are in the wrong order: the last norm comes before the head.": (
+                lambda x, norm, head: softmax(norm(head(x)))
+            ),
+            "That is the sigmoid, which takes each logit by itself. "
+            "Over all V characters the probabilities must add up to 1: softmax.": lambda x, norm, head: (
+                1 / (1 + np.exp(-head(norm(x))))
+            ),
             "Softmax twice. Once is enough.": lambda x, norm, head: softmax(softmax(head(norm(x)))),
             "These are the most likely ids. Return the probabilities of all.": lambda x, norm, head: head(
                 norm(x)

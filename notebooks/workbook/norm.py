@@ -3,8 +3,8 @@
 import numpy as np
 
 import autograd as ag
-from autograd import Tensor
-from workbook.checking import Checks, Exercise, Wrong, named_results, random_arrays, with_pairs
+from workbook.checking import Checks, Exercise, named_results, random_arrays, with_pairs
+from workbook.on_tensors import tensor_exercise
 from workbook.pictures import BLUE, GOLD, GREEN, GREY, RED, Picture, panels
 
 check = Checks()
@@ -28,28 +28,20 @@ def _composed(
     return lambda x, weight, bias, eps: affine(center(x) * rstd(var(x), eps), weight, bias)
 
 
-def _on_tensors(function, *arrays):
-    *tensors, eps = [Tensor(a) if isinstance(a, np.ndarray) else a for a in arrays]
-    out = function(*tensors, eps)
-    if out is not None and not isinstance(out, Tensor):
-        raise Wrong(
-            f"It returns {type(out).__name__}, not a Tensor, so nothing was recorded: use the methods of x."
-        )
-    return {"the result": None if out is None else out.data}
-
-
 NEARLY_CONSTANT = np.array(
     [[1.0, 1.0, 1.0, 1.0], [2.0, 2.001, 1.999, 2.0], [5.0, -1.0, 0.5, 2.0], [0.0, 1.0, 0.0, -1.0]]
 )
 
 check.add(
     "layer_norm",
-    Exercise(
+    tensor_exercise(
+        ("x", "weight", "bias"),
         layer_norm,
         [
             (normal(4, 4), normal(4), normal(4), 1e-5),
             (NEARLY_CONSTANT, normal(4), normal(4), 1e-5),
             (normal(2, 3, 8), normal(8), normal(8), 1e-3),
+            (normal(1, 3), normal(3), normal(3), 1e-5),
         ],
         with_pairs(
             _composed,
@@ -61,6 +53,11 @@ check.add(
                 "Layer norm looks at one row at a time, axis -1.": {
                     "var": lambda x: x.var(0, keepdims=True),
                     "center": lambda x: x - x.mean(0, keepdims=True),
+                },
+                "Mean and variance run over axis 1. In a stack of matrices that is not the last axis: "
+                "axis -1.": {
+                    "var": lambda x: x.var(1, keepdims=True),
+                    "center": lambda x: x - x.mean(1, keepdims=True),
                 },
                 "Mean and variance run over the whole array. "
                 "Each row is normalised by itself: axis -1, keepdims=True.": {
@@ -76,7 +73,32 @@ check.add(
                 "You multiply by the standard deviation instead of dividing by it.": {
                     "rstd": lambda var, eps: (var + eps) ** 0.5
                 },
+                "The standard deviation does not reach the tape (`.data` or `detach()`), so its part of the "
+                "gradient is missing. Let it be a Tensor.": {
+                    "var": lambda x: x.detach().var(-1, keepdims=True)
+                },
+                "The mean does not reach the tape (`.data` or `detach()`), so its part of the "
+                "gradient is missing. Let it be a Tensor.": {
+                    "center": lambda x: x - x.detach().mean(-1, keepdims=True)
+                },
                 "The mean is not subtracted.": {"center": lambda x: x},
+                "eps is ignored: it is always 1e-5. Use the argument.": {
+                    "rstd": lambda var, eps: (var + 1e-5) ** -0.5
+                },
+                "This is the mean of x², not the variance: subtract the mean before squaring.": {
+                    "var": lambda x: (x * x).mean(-1, keepdims=True)
+                },
+                "The variance has lost its axis, so it lines up with the channels instead of the rows: "
+                "`keepdims=True`.": {"var": lambda x: x.var(-1)},
+                "The mean has lost its axis, so it lines up with the channels instead of the rows: "
+                "`keepdims=True`.": {"center": lambda x: x - x.mean(-1)},
+                "weight and bias have changed places: times weight, plus bias.": {
+                    "affine": lambda xhat, weight, bias: xhat * bias + weight
+                },
+                "The bias is subtracted. Add it.": {
+                    "affine": lambda xhat, weight, bias: xhat * weight - bias
+                },
+                "The weight does not multiply.": {"affine": lambda xhat, weight, bias: xhat + bias},
                 "weight and bias are not applied.": {"affine": lambda xhat, weight, bias: xhat},
                 "The bias is not added.": {"affine": lambda xhat, weight, bias: xhat * weight},
                 "The bias is added before the weight multiplies. The bias comes last.": {
@@ -84,7 +106,6 @@ check.add(
                 },
             },
         ),
-        _on_tensors,
     ),
 )
 
@@ -134,7 +155,7 @@ check.add(
     "layer_norm_pullback",
     Exercise(
         layer_norm_pullback,
-        [_case(4, 4), _case(3, 8), _case(2, 64, 1e-2)],
+        [_case(4, 4), _case(3, 8), _case(2, 64, 1e-2), _case(1, 5)],
         with_pairs(
             _pullback,
             {
@@ -178,6 +199,10 @@ check.add(
                     "dxhat": lambda dout, weight: dout,
                     "factor": lambda rstd, weight: rstd * weight,
                 },
+                "A plus where a minus belongs: - xhat * mean(dxhat * xhat).": {
+                    "along_xhat": lambda d, xhat: -xhat * mean(d * xhat)
+                },
+                "A plus where a minus belongs: - mean(dxhat).": {"along_ones": lambda d: -mean(d)},
                 "The factor rstd in front of dx is missing.": {"factor": lambda rstd, weight: 1.0},
                 "dx is divided by rstd. rstd is 1 / std: multiply.": {
                     "factor": lambda rstd, weight: 1 / rstd
@@ -195,8 +220,20 @@ check.add(
                 "dbias is not summed. The same bias was added in every row: sum(0).": {
                     "dbias": lambda dout: dout
                 },
+                "dweight is summed over the channels. Each channel has its own weight: sum over rows.": {
+                    "dweight": lambda dout, xhat: (dout * xhat).sum(-1)
+                },
+                "dbias is summed over the channels. Each channel has its own bias: sum over rows.": {
+                    "dbias": lambda dout: dout.sum(-1)
+                },
             },
-        ),
+        )
+        | {
+            "dweight and dbias come in the wrong order.": lambda *case: (
+                layer_norm_pullback(*case)[0],
+                *layer_norm_pullback(*case)[:0:-1],
+            ),
+        },
         named_results("dx", "dweight", "dbias", otherwise="Return three arrays: dx, dweight, dbias."),
     ),
 )
@@ -239,6 +276,42 @@ def _corrected(p, g, m, v, t, lr, beta1, beta2, eps, weight_decay):
     return new_p, new_m / (1 - beta1**t), new_v / (1 - beta2**t)
 
 
+def _decayed_late(p, g, m, v, t, lr, beta1, beta2, eps, weight_decay):
+    p, m, v = adamw_step(p, g, m, v, t, lr, beta1, beta2, eps, 0.0)
+    return p * (1 - lr * weight_decay), m, v
+
+
+def _eps_before_correction(p, g, m, v, t, lr, beta1, beta2, eps, weight_decay):
+    # sqrt(v) + eps, corrected as a whole, is sqrt(v / c) + eps / sqrt(c)
+    later = eps / np.sqrt(1 - beta2**t)
+    return adamw_step(p, g, m, v, t, lr, beta1, beta2, later, weight_decay)
+
+
+def _with_step(step, after=lambda p, eps: p):
+    """A step of AdamW with another step than m / (sqrt(v) + eps), or with something done to p after it."""
+
+    def wrong(p, g, m, v, t, lr, beta1, beta2, eps, weight_decay):
+        m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g * g
+        c1, c2 = 1 - beta1**t, 1 - beta2**t
+        return after(p * (1 - lr * weight_decay) - step(g, m, v, c1, c2, eps, lr), eps), m, v
+
+    return wrong
+
+
+_corrections_swapped = _with_step(lambda g, m, v, c1, c2, eps, lr: lr * (m / c2) / (np.sqrt(v / c1) + eps))
+_step_of_g = _with_step(lambda g, m, v, c1, c2, eps, lr: lr * g / (np.sqrt(v / c2) + eps))
+_step_without_lr = _with_step(lambda g, m, v, c1, c2, eps, lr: (m / c1) / (np.sqrt(v / c2) + eps))
+_eps_outside = _with_step(
+    lambda g, m, v, c1, c2, eps, lr: lr * (m / c1) / np.sqrt(v / c2), lambda p, eps: p + eps
+)
+
+
+def _old_averages(p, g, m, v, t, lr, beta1, beta2, eps, weight_decay):
+    _, new_m, new_v = adamw_step(p, g, m, v, t, lr, beta1, beta2, eps, weight_decay)
+    step = (m / (1 - beta1**t)) / (np.sqrt(v / (1 - beta2**t)) + eps)
+    return p * (1 - lr * weight_decay) - lr * step, new_m, new_v
+
+
 def _steps(t, eps=1e-2, lr=0.1):
     zeros = np.zeros(4)
     m, v = (zeros, zeros) if t == 1 else (normal(4), normal(4) ** 2)
@@ -257,6 +330,8 @@ check.add(
                 "divide by 1 - beta**t.": {"correction": lambda b, t: 1.0},
                 "The bias correction counts from 0: at the first step, t = 1, it is 1 - beta**1. "
                 "With t - 1 you divide by 0.": {"correction": lambda b, t: 1 - b ** (t - 1)},
+                "The bias correction is 1 - beta**t: first the power, then subtract. "
+                "`(1 - beta)**t` is something else.": {"correction": lambda b, t: (1 - b) ** t},
                 "The bias correction is 1 - beta**t, a power, not beta * t.": {
                     "correction": lambda b, t: 1 - b * t
                 },
@@ -289,9 +364,44 @@ check.add(
                     "v": lambda v, g, b: b * v + g * g,
                 },
                 "The step goes uphill: subtract it.": {"sign": 1.0},
+                "The decay makes weights grow: p * (1 - lr * weight_decay), with a minus.": {
+                    "shrink": lambda lr, wd: 1 + lr * wd
+                },
+                "(1 - beta) is missing at the new gradient of m.": {"m": lambda m, g, b: b * m + g},
+                "(1 - beta) is missing at the new gradient of v.": {"v": lambda v, g, b: b * v + g * g},
+                "m follows the square of the gradient. That is v; m follows g itself.": {
+                    "m": lambda m, g, b: b * m + (1 - b) * g * g
+                },
+                "The weights are swapped: the old average keeps beta, the new gradient gets 1 - beta.": {
+                    "m": lambda m, g, b: (1 - b) * m + b * g,
+                    "v": lambda v, g, b: (1 - b) * v + b * g * g,
+                },
             },
         )
         | {
+            "m and v come in the wrong order: return p, m, v.": lambda *case: (
+                adamw_step(*case)[0],
+                *adamw_step(*case)[:0:-1],
+            ),
+            "The decay comes after the step, so it shrinks the step as well. "
+            "Both start from the old p.": _decayed_late,
+            "eps is added before v is corrected, so at the start it counts too much. "
+            "First divide v by 1 - beta2**t, then take the root and add eps.": _eps_before_correction,
+            "m is corrected, v is not. Both start at 0: divide each by its own 1 - beta**t.": _with_step(
+                lambda g, m, v, c1, c2, eps, lr: lr * (m / c1) / (np.sqrt(v) + eps)
+            ),
+            "v is corrected, m is not. Both start at 0: divide each by its own 1 - beta**t.": _with_step(
+                lambda g, m, v, c1, c2, eps, lr: lr * m / (np.sqrt(v / c2) + eps)
+            ),
+            "The two corrections have changed places: m is divided by 1 - beta1**t, v by 1 - beta2**t.": (
+                _corrections_swapped
+            ),
+            "The step is made of g itself. It is m, corrected, that steps.": _step_of_g,
+            "lr is missing in the step.": _step_without_lr,
+            "Parentheses are missing: eps is added to the whole, not to the root. `/ (sqrt(v) + eps)`.": (
+                _eps_outside
+            ),
+            "The old averages make the step. First bring m and v up to date, then step.": _old_averages,
             "You return corrected m and v. "
             "Return the plain averages: the correction is only for this step.": _corrected,
         },

@@ -3,7 +3,7 @@
 import numpy as np
 
 import autograd as ag
-from workbook.checking import Checks, Exercise, random_arrays, with_pullback
+from workbook.checking import Checks, Exercise, pullback_exercise, random_arrays
 from workbook.pictures import BLUE, GOLD, GREEN, GREY, RED, Picture, panels, reference_lines, with_values
 
 check = Checks()
@@ -42,13 +42,40 @@ def _normalised(axis):
     return wrong
 
 
+def _without_keepdims(x):
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1)
+
+
 FAR_APART = np.array([[1000.0, 999.0, 0.0], [-1000.0, -1001.0, -1000.5]])
+MILD = np.array([[0.3, -1.2, 0.8], [2.0, -0.4, 0.1]])
+ONE_FAR_ABOVE = np.array([[1500.0, 0.0, 1.0, -3.0], [0.0, 800.0, 799.0, 801.0]])
+
+
+def _large_logits(answer):
+    """What to say if only large logits are a problem, or ""."""
+    if not np.allclose(answer(MILD), softmax(MILD), 1e-9) or np.allclose(
+        answer(FAR_APART), softmax(FAR_APART), 1e-9
+    ):
+        return ""
+    return (
+        "It is right for ordinary logits, but not for large ones (about 1000). Does an exp overflow, "
+        "or become 0, or is something clipped? Subtract each row's maximum, and nothing like that can happen."
+    )
+
 
 check.add(
     "softmax",
     Exercise(
         softmax,
-        [(normal(3, 3),), (normal(4, 5),), (FAR_APART,), (normal(2, 3, 4),)],
+        [
+            (normal(3, 3),),
+            (normal(4, 5),),
+            (FAR_APART,),
+            (ONE_FAR_ABOVE,),
+            (normal(2, 3, 4),),
+            (normal(6) - 900,),
+        ],
         {
             "Right for small numbers. But exp(1000) is infinite, and inf / inf is nan. "
             "Subtract each row's maximum first: "
@@ -59,13 +86,35 @@ check.add(
             "You subtract the minimum. That makes large numbers even larger. Subtract the maximum.": _shifted(
                 lambda x: x.min(-1, keepdims=True)
             ),
+            "You subtract a value from the middle of each row, as the mean is. "
+            "If one logit lies far above the others, its exp is still infinite. "
+            "Subtract each row's maximum.": _shifted(lambda x: x.mean(-1, keepdims=True)),
+            "You subtract each row's first value. Those far above it still have an infinite exp. "
+            "Subtract each row's maximum.": _shifted(lambda x: x[..., :1]),
+            "You subtract the largest absolute value. If all logits are far below 0, that leaves only "
+            "exp(-1000) = 0, and 0 / 0 is nan. Subtract the maximum.": _shifted(
+                lambda x: np.abs(x).max(-1, keepdims=True)
+            ),
             "You divide by the sum of the whole array. "
             "Each row is a distribution of its own: `sum(-1, keepdims=True)`.": (_normalised(None)),
             "Columns add up to 1 instead of rows: sum over the last axis, -1.": _normalised(0),
-            "The row sums have lost their axis, so NumPy divides columns by them. "
-            "Keep it: `keepdims=True`.": lambda x: (
-                np.exp(x - x.max(-1, keepdims=True)) / np.exp(x - x.max(-1, keepdims=True)).sum(-1)
+            "axis=1 is the last axis of a matrix only. For arrays with other numbers of axes write -1.": (
+                _normalised(1)
             ),
+            "axis=1 is the last axis of a matrix only. For other arrays write -1, in max and in sum.": (
+                lambda x: (
+                    np.exp(x - x.max(1, keepdims=True))
+                    / np.exp(x - x.max(1, keepdims=True)).sum(1, keepdims=True)
+                )
+            ),
+            "These are powers of 2. A softmax has powers of e: np.exp.": lambda x: softmax(x * np.log(2)),
+            "The sign is flipped: the largest logit gets the smallest probability.": lambda x: softmax(-x),
+            "Only the largest logit gets something, all of it. That is argmax; a softmax gives a share to "
+            "each, by exp.": lambda x: (x == x.max(-1, keepdims=True)).astype(float),
+            "The row sums have lost their axis, so NumPy divides columns by them. "
+            "Keep it: `keepdims=True`.": _without_keepdims,
+            "That is the sigmoid, which takes each logit by itself. "
+            "A softmax divides by the sum over the row.": lambda x: 1 / (1 + np.exp(-x)),
             "You divide by the sum of the numbers themselves. "
             "First exp, then divide by the sum of those.": lambda x: x / x.sum(-1, keepdims=True),
             "The rows do not add up to 1: divide by their sum.": lambda x: np.exp(
@@ -74,6 +123,7 @@ check.add(
             "This is the logarithm of the softmax. You will need it soon; "
             "here return the probabilities themselves.": (lambda x: ag.log_softmax.raw(x)[0]),
         },
+        explain=_large_logits,
     ),
 )
 
@@ -86,7 +136,8 @@ def softmax_pullback(p, g):
 
 
 def _cases():
-    return [(softmax(normal(*shape)), normal(*shape)) for shape in ((3, 3), (2, 5), (2, 3, 4))]
+    shapes = ((3, 3), (2, 5), (2, 3, 4), (6,), (1, 2))
+    return [(softmax(normal(*shape)), normal(*shape)) for shape in shapes]
 
 
 check.add(
@@ -111,6 +162,18 @@ check.add(
             "`keepdims=True`, or NumPy lines it up with the columns.": lambda p, g: p * (g - (g * p).sum(-1)),
             "The sum runs over everything. Each row is a softmax of its own.": lambda p, g: (
                 p * (g - (g * p).sum())
+            ),
+            "axis=1 is the last axis of a matrix only. Write -1.": lambda p, g: (
+                p * (g - (g * p).sum(1, keepdims=True))
+            ),
+            "The mean of g * p is not the weighted mean: the weights p add up to 1 already, so sum.": (
+                lambda p, g: p * (g - (g * p).mean(-1, keepdims=True))
+            ),
+            "The second term needs the factor p, too: p * (g - ...).": lambda p, g: (
+                p * g - (g * p).sum(-1, keepdims=True)
+            ),
+            "The two terms are in the wrong order: g minus the weighted mean. The sign is flipped.": (
+                lambda p, g: p * ((g * p).sum(-1, keepdims=True) - g)
             ),
             "The factor p in front is missing.": lambda p, g: g - (g * p).sum(-1, keepdims=True),
             "A plus where a minus belongs: "
@@ -153,13 +216,29 @@ def _columns(p, onehot, n, g):
     return g * (p - onehot.max(0)) / n
 
 
+def _hidden_zero(answer):
+    """What to say if the loss is right but where a probability is nearly 0, or ""."""
+    mild, _ = answer(MILD, np.array([1, 0]))
+    far, _ = answer(FAR_APART, np.array([2, 0]))
+    right = cross_entropy(MILD, np.array([1, 0]))[0]
+    if abs(mild - right) > 1e-6 * right or not np.isfinite(far) or far > 499:
+        return ""
+    return (
+        "The loss is right for ordinary logits, but too small where the target's probability is nearly 0. "
+        "A small number inside the logarithm, or a clip, hides the infinity and keeps the mistake. "
+        "Compute logsumexp(x) - x[target]."
+    )
+
+
 check.add(
     "cross_entropy",
-    Exercise(
+    pullback_exercise(
+        ("logits",),
         cross_entropy,
         [
             (normal(4, 3), np.array([0, 2, 2, 1]), 1.7),
             (normal(3, 3), np.array([1, 1, 0]), -0.6),
+            (normal(1, 5), np.array([3]), 1.0),
             (FAR_APART, np.array([2, 0]), 0.9),
         ],
         {
@@ -175,6 +254,15 @@ check.add(
             "training would make the loss larger.": _cross_entropy(lambda p, o, n, g: g * (o - p) / n),
             "Only the target's entry has a gradient. But the other logits matter as well, "
             "through the sum in the denominator.": (_cross_entropy(lambda p, o, n, g: g * (p - 1) * o / n)),
+            "You divide by the number of characters, V. There are N places with one loss each: "
+            "divide by N.": _cross_entropy(lambda p, o, n, g: g * (p - o) / p.shape[1]),
+            "1/N and the upstream gradient g are both missing: g * (p - onehot) / N.": _cross_entropy(
+                lambda p, o, n, g: p - o
+            ),
+            "-1/p is the slope of -log p with respect to the probability. "
+            "Go on through the softmax: with respect to the logits it is p - onehot.": _cross_entropy(
+                lambda p, o, n, g: -g * o / p / n
+            ),
             "You divide by the number of all entries. There are N places with one loss each: "
             "divide by N.": _cross_entropy(lambda p, o, n, g: g * (p - o) / p.size),
             "It ignores the upstream gradient g (a number here).": _cross_entropy(
@@ -193,10 +281,27 @@ check.add(
             "m + log(sum(exp(x - m))).": _cross_entropy(
                 _right, lambda x, t: (np.log(np.exp(x).sum(-1)) - x[np.arange(len(t)), t]).mean()
             ),
+            "In logsumexp you take out the maximum of the whole array. A row far below it holds only "
+            "exp(-1000) = 0, and log(0) is infinite. Each row needs its own.": _cross_entropy(
+                _right,
+                lambda x, t: (x.max() + np.log(np.exp(x - x.max()).sum(-1)) - x[np.arange(len(t)), t]).mean(),
+            ),
+            "The maximum is taken out of the exponents, but not put back: m + log(...).": _cross_entropy(
+                _right,
+                lambda x, t: (
+                    np.log(np.exp(x - x.max(-1, keepdims=True)).sum(-1)) - x[np.arange(len(t)), t]
+                ).mean(),
+            ),
+            "Each loss is logsumexp alone: subtract the target's logit.": _cross_entropy(
+                _right, lambda x, t: (_losses(x, t) + x[np.arange(len(t)), t]).mean()
+            ),
+            "1 is subtracted everywhere. Subtract it only at each row's target.": _cross_entropy(
+                lambda p, o, n, g: g * (p - 1) / n
+            ),
             "The loss is in bits: you used log2. Use the natural logarithm, "
             "whose slope is 1/x.": _cross_entropy(_right, lambda x, t: _losses(x, t).mean() / np.log(2)),
         },
-        with_pullback("logits"),
+        explain=_hidden_zero,
     ),
 )
 

@@ -4,7 +4,7 @@ import numpy as np
 
 import autograd as ag
 from autograd.ops.elementwise import unbroadcast
-from workbook.checking import Checks, Exercise, random_arrays, with_pullback
+from workbook.checking import Checks, Exercise, pullback_exercise, random_arrays
 from workbook.pictures import BLUE, GREY, RED, Picture, heat_map, panels
 
 check = Checks()
@@ -50,6 +50,8 @@ check.add(
             (normal(2, 4, 3), (1, 1, 3)),
             (normal(2, 3), ()),
             (normal(1, 3), (1, 3)),
+            (normal(2, 4, 3), (3,)),
+            (normal(2, 3, 4, 5), (3, 1, 5)),
         ],
         {
             "You took the mean over the copies. "
@@ -57,6 +59,10 @@ check.add(
             "sum, do not average.": lambda g, shape: _reduced(g, shape, lambda a, axes: a.mean(axes)),
             "You took the gradient of one copy only. All copies are the same number: "
             "their gradients add up.": (lambda g, shape: _reduced(g, shape, _first)),
+            "Only the first axis is summed. More than one can have been added in front: "
+            "there are `g.ndim - len(shape)`.": lambda g, shape: _reduced(
+                g.sum(0) if g.ndim > len(shape) else g, shape, _first
+            ),
             "You summed over axes at the right. NumPy lines shapes up at the right end, "
             "so the axes were added at the left, in front.": _aligned_left,
             "The axes added in front are right; those of length 1 that were stretched are missing. "
@@ -94,18 +100,31 @@ def right_dy(x, y, g):
 
 def _shared(reduce):
     """matmul that undoes the broadcasting of a matrix shared by a stack in another way than by a sum."""
-    return _matmul(lambda x, y, g: g @ swap(y), lambda x, y, g: reduce(swap(x) @ g, y))
+    return _matmul(lambda x, y, g: reduce(g @ swap(y), x), lambda x, y, g: reduce(swap(x) @ g, y))
+
+
+def _over_stack(reduce):
+    """The reduction, over the axes that a gradient has and its input has not."""
+
+    def reduced(gradient, x):
+        return reduce(gradient, tuple(range(gradient.ndim - x.ndim))) if gradient.ndim > x.ndim else gradient
+
+    return reduced
 
 
 check.add(
     "matmul",
-    Exercise(
+    pullback_exercise(
+        ("x", "y"),
         ag.matmul.raw,
         [
             (normal(3, 3), normal(3, 3), normal(3, 3)),
             (normal(4, 3), normal(3, 5), normal(4, 5)),
             (normal(2, 3, 3), normal(2, 3, 3), normal(2, 3, 3)),
             (normal(2, 4, 3), normal(3, 5), normal(2, 4, 5)),
+            (normal(4, 3), normal(2, 3, 5), normal(2, 4, 5)),
+            (normal(2, 3, 4, 3), normal(3, 5), normal(2, 3, 4, 5)),
+            (normal(1, 1), normal(1, 1), normal(1, 1)),
         ],
         {
             "The transposes are missing: dx = g @ yᵀ and dy = xᵀ @ g. "
@@ -130,11 +149,20 @@ check.add(
             "`.swapaxes(-1, -2)`.": _matmul(lambda x, y, g: g @ y.T, lambda x, y, g: x.T @ g),
             "One matrix multiplied a whole stack, so it was broadcast: "
             "sum its gradient over the stack, `unbroadcast(..., y.shape)`.": _shared(lambda dy, y: dy),
+            "x multiplied a whole stack, so it was broadcast: sum its gradient over the stack, "
+            "`unbroadcast(..., x.shape)`.": _matmul(lambda x, y, g: g @ swap(y), right_dy),
+            "y multiplied a whole stack, so it was broadcast: sum its gradient over the stack, "
+            "`unbroadcast(..., y.shape)`.": _matmul(right_dx, lambda x, y, g: swap(x) @ g),
             "One matrix multiplied a whole stack. Its gradients add up; you took the mean.": _shared(
-                lambda dy, y: dy.mean(tuple(range(dy.ndim - y.ndim))) if dy.ndim > y.ndim else dy
+                _over_stack(lambda gradient, axes: gradient.mean(axes))
             ),
+            "One matrix multiplied a whole stack. Its gradients add up; you took the mean, and only over the "
+            "first axis.": _shared(_over_stack(lambda gradient, axes: gradient.mean(0))),
+            "One matrix multiplied a whole stack. You took the gradient of the stack's first product only: "
+            "all of them add up.": _shared(_over_stack(_first)),
+            "A stack can have more than one axis: sum over all that were added in front, "
+            "`unbroadcast(..., y.shape)`.": _shared(_over_stack(lambda gradient, axes: gradient.sum(0))),
         },
-        with_pullback("x", "y"),
     ),
 )
 
@@ -156,13 +184,17 @@ def _sum(dx):
 
 check.add(
     "sum_over",
-    Exercise(
+    pullback_exercise(
+        ("x",),
         sum_over,
         [
             (normal(3, 3), 1, normal(3)),
             (normal(4, 3), 0, normal(3)),
             (normal(2, 3, 3), 1, normal(2, 3)),
             (normal(2, 3), -1, normal(2)),
+            (normal(2, 3, 4), -3, normal(3, 4)),
+            (normal(3), 0, np.array(0.7)),
+            (normal(3, 1), 1, normal(3)),
         ],
         {
             "The lost axis was not put back, "
@@ -178,11 +210,16 @@ check.add(
             "`np.broadcast_to(..., x.shape)` stretches it.": (
                 _sum(lambda x, axis, g: np.expand_dims(g, axis))
             ),
+            "All of g is added up. Each entry of x gets only the entry of g whose sum it was in.": _sum(
+                lambda x, axis, g: np.full(x.shape, g.sum())
+            ),
+            "g is put back at the last axis, whatever the axis was: `np.expand_dims(g, axis)`.": _sum(
+                lambda x, axis, g: np.broadcast_to(np.expand_dims(g, -1), x.shape)
+            ),
             "You multiplied by x. The slope of a sum with respect to each of its terms is 1.": _sum(
                 lambda x, axis, g: x * np.expand_dims(g, axis)
             ),
         },
-        with_pullback("x"),
     ),
 )
 
@@ -219,12 +256,14 @@ def _averaged(weight, ids, g):
 
 check.add(
     "embedding",
-    Exercise(
+    pullback_exercise(
+        ("weight",),
         embedding,
         [
             (normal(5, 3), np.array([2, 0, 2, 2]), normal(4, 3)),
             (normal(6, 2), np.array([[1, 0, 1], [5, 1, 0]]), normal(2, 3, 2)),
             (normal(4, 4), np.array([3, 1, 0]), normal(3, 4)),
+            (normal(3, 1), np.array([[[2], [2]]]), normal(1, 2, 1, 1)),
         ],
         {
             "Where an id comes more than once, only its last place counts. "
@@ -238,8 +277,14 @@ check.add(
             "You look up rows of g. It is the other way: add the rows of g into the table.": _embedding(
                 lambda w, ids, g: g[ids]
             ),
+            "Every row of the table gets the sum of all g. "
+            "Row v gets only those g whose id is v.": _embedding(
+                lambda w, ids, g: np.broadcast_to(g.reshape(-1, w.shape[1]).sum(0), w.shape)
+            ),
+            "The rows are multiplied by the table. The slope of a lookup is 1: add up g alone.": _embedding(
+                lambda w, ids, g: _added(w, ids, g * w[ids])
+            ),
         },
-        with_pullback("weight"),
     ),
 )
 

@@ -49,6 +49,15 @@ def test_patient_c_sees_the_next_character():
     assert np.array_equal(first_logits([1, 2], right), first_logits([1, 3], right))
 
 
+def test_gradients_are_recorded_even_if_the_update_forgets_them_at_its_end(healthy):
+    def update(loss, optimizer):
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    np.testing.assert_array_equal(record(2, update=update).gradient_sizes, healthy.gradient_sizes[:2])
+
+
 def test_patient_d_has_gradients_but_no_updates():
     sick = record(3, **clinic.PATIENTS["D"])
     assert (sick.gradient_sizes > 0).all()

@@ -5,7 +5,7 @@ from workbook.attention import causal_weights as right_weights
 from workbook.attention import check
 
 catalogue = Catalogue(check)
-wrong, right = catalogue.wrong, catalogue.right
+wrong, wrong_ones = catalogue.wrong, catalogue.wrong_ones
 
 
 def softmax(x, axis=-1):
@@ -58,17 +58,6 @@ def causal_weights(scores):
     return softmax(scores)
 
 
-@right
-def causal_weights(scores):
-    weights = np.exp(scores) * np.tril(np.ones(scores.shape[-2:]))
-    return weights / weights.sum(-1, keepdims=True)
-
-
-@right
-def causal_weights(scores):
-    return softmax(scores + np.triu(np.full(scores.shape[-2:], -1e9), 1))
-
-
 def through(p, v):
     return p @ v, p
 
@@ -94,12 +83,6 @@ ATTENTION = {
 for words, answer in ATTENTION.items():
     answer.__name__ = "attention"
     wrong(words)(answer)
-
-
-@right
-def attention(q, k, v):
-    p = right_weights(np.einsum("...id,...jd->...ij", q, k / q.shape[-1] ** 0.5))
-    return np.einsum("...ij,...jd->...id", p, v), p
 
 
 def pullback(ds=None, dq="ds @ k", dk="t(ds) @ q", dv="t(p) @ dout", scale="1 / np.sqrt(q.shape[-1])"):
@@ -132,7 +115,6 @@ for words, answer in {
     "the other way round": pullback(dq="ds @ q", dk="t(ds) @ k"),
 }.items():
     wrong(words)(answer)
-right(pullback("p * (dp - (dout * (p @ v)).sum(-1, keepdims=True))"))
 
 
 @wrong("tears positions apart")
@@ -159,6 +141,72 @@ def split_heads(x, n_head):
     return x.reshape(B, T, n_head, C // n_head).transpose(0, 2, 3, 1)
 
 
-@right
-def split_heads(x, n_head):
-    return np.stack(np.split(x, n_head, axis=-1), axis=1)
+def future(scores):
+    return np.triu(np.ones(scores.shape[-2:], bool), 1)
+
+
+wrong_ones(
+    "causal_weights",
+    {
+        "so a little of it leaks": lambda s: softmax(np.where(future(s), -100.0, s)),
+        "axis 1. In a stack": lambda s: softmax(np.where(future(s), -np.inf, s), 1),
+        "plus infinity": lambda s: softmax(np.where(future(s), np.inf, s)),
+        "the softmax is missing": lambda s: np.where(future(s), -np.inf, s),
+        "0 * inf": lambda s: softmax(s + future(s) * -np.inf),
+        "stops with ValueError": lambda s: softmax(np.where(np.triu(np.ones((5, 5)), 1) > 0, -np.inf, s)),
+    },
+)
+
+
+def attending(p, mix=lambda p, q, k, v: p @ v):
+    return lambda q, k, v: (mix(p(q, k, v), q, k, v), p(q, k, v))
+
+
+def weights(q, k, v):
+    return right_weights(q @ t(k) / np.sqrt(q.shape[-1]))
+
+
+wrong_ones(
+    "attention",
+    {
+        "made of queries and values": attending(lambda q, k, v: weights(q, v, v)),
+        "the result where the weights should be": lambda q, k, v: attending(weights)(q, k, v)[::-1],
+        "It is right for q (4, 4)": attending(lambda q, k, v: right_weights(q @ t(k) / 2.0)),
+        "every entry of the result differs": attending(weights, lambda p, q, k, v: p @ v + q),
+        "The second thing returned are the scores": lambda q, k, v: (
+            weights(q, k, v) @ v, q @ t(k) / np.sqrt(q.shape[-1])
+        ),
+    },
+)  # fmt: skip
+
+
+def reordered(dout, q, k, v, p):
+    dq, dk, dv = pullback()(dout, q, k, v, p)
+    return dv, dq, dk
+
+
+wrong_ones(
+    "attention_pullback",
+    {
+        "dv where dq should be": reordered,
+        "a mean where the sum belongs": pullback("p * (dp - (p * dp).mean(-1, keepdims=True))"),
+        "dv is made of v itself": pullback(dv="t(p) @ v"),
+        "dv is dout": pullback(dv="dout"),
+        "dk is made of k itself": pullback(dk="t(ds) @ k"),
+        "dq is 2 times what it should be, everywhere": pullback(dq="2 * ds @ k"),
+        "dv is right but for a factor, which is not always the same: 0.5 times": pullback(
+            dv="t(p) @ dout / np.sqrt(q.shape[-1])"
+        ),
+    },
+)
+wrong_ones(
+    "split_heads",
+    {
+        "The heads come before the batch": lambda x, n_head: np.stack(np.split(x, n_head, axis=-1)),
+        "Positions were cut into heads": lambda x, n_head: t(x).reshape(
+            x.shape[0], n_head, x.shape[1], x.shape[2] // n_head
+        ),
+        "in other places": lambda x, n_head: np.stack(np.split(x, n_head, axis=-1)[::-1], axis=1),
+        "has the shape (3, 2, 2, 3)": lambda x, n_head: x.reshape(*x.shape[:2], 2, -1).swapaxes(1, 2),
+    },
+)

@@ -4,7 +4,7 @@ from tests.notebooks.wrong_answers import Catalogue
 from workbook.clinic import FINDINGS, check
 
 catalogue = Catalogue(check)
-wrong, right = catalogue.wrong, catalogue.right
+wrong, wrong_ones = catalogue.wrong, catalogue.wrong_ones
 
 
 def naming(patient, name):
@@ -31,7 +31,6 @@ for patient, (truth, finding) in FINDINGS.items():
         if name != truth:
             wrong(words)(naming(patient, name))
     wrong(finding)(naming(patient, "sign"))
-    right(naming(patient, truth))
 
 
 @wrong("Multiply by the standard deviation")
@@ -52,11 +51,6 @@ def cure_a(shape, rng):
 @wrong("the other way round")
 def cure_a(shape, rng):
     return rng.normal(0.02, 1, shape)
-
-
-@right
-def cure_a(shape, rng):
-    return rng.normal(0, 0.02, size=shape)
 
 
 @wrong("Before it, optimizer.zero_grad()")
@@ -95,13 +89,6 @@ def cure_b(loss, optimizer):
     optimizer.step()
 
 
-@right
-def cure_b(loss, optimizer):
-    loss.backward()
-    optimizer.step()
-    optimizer.zero_grad()
-
-
 @wrong("With k=2 it also sees")
 def cure_c(T):
     return np.triu(np.ones((T, T), bool), 2)
@@ -125,11 +112,6 @@ def cure_c(T):
 @wrong("-inf belongs in the scores")
 def cure_c(T):
     return np.triu(np.full((T, T), -np.inf), 1)
-
-
-@right
-def cure_c(T):
-    return np.arange(T) > np.arange(T)[:, None]
 
 
 @wrong("They are not vectors")
@@ -156,11 +138,6 @@ def cure_d(parameters):
 @wrong("These are the names")
 def cure_d(parameters):
     return list(parameters)
-
-
-@right
-def cure_d(parameters):
-    return [p for p in parameters.values() if p.ndim >= 1]
 
 
 @wrong("it should rise with the step")
@@ -198,11 +175,6 @@ def cure_e(step, peak, warmup):
     return min(peak, peak * step / warmup)
 
 
-@right
-def cure_e(step, peak, warmup):
-    return peak * (step + 1) / warmup if step < warmup else peak
-
-
 @wrong("Both parts replace x")
 def cure_f(x, attention, mlp):
     return mlp(attention(x))
@@ -231,7 +203,75 @@ def cure_f(x, attention, mlp):
     return x + mlp(y)
 
 
-@right
+for patient in FINDINGS:
+    wrong_ones(f"patient_{patient}", {"Return one name from the list, as a text": lambda: 1})
+wrong_ones(
+    "cure_a",
+    {
+        "is 10 times what it should be": lambda shape, rng: 0.2 * rng.normal(size=shape),
+        "not those that rng gives": lambda shape, rng: np.random.default_rng(1).normal(0, 0.02, shape),
+        "do not take its root": lambda shape, rng: rng.normal(0, 0.02**0.5, shape),
+        "every entry of the result differs": lambda shape, rng: rng.uniform(-0.02, 0.02, shape),
+        "has the shape ()": lambda shape, rng: rng.normal(0, 0.02),
+    },
+)
+
+
+@wrong("step() is missing, or the gradient is 0")
+def cure_b(loss, optimizer):
+    optimizer.zero_grad()
+    loss.backward()
+
+
+@wrong("Before it, optimizer.zero_grad()")
+def cure_b(loss, optimizer):
+    optimizer.zero_grad  # noqa: B018
+    loss.backward()
+    optimizer.step()
+
+
+wrong_ones(
+    "cure_c",
+    {
+        "Everything is hidden": lambda T: np.ones((T, T)),
+        "Nothing is hidden any more": lambda T: np.zeros((T, T)),
+        "has the shape (4, 4), but should have (6, 6)": lambda T: np.triu(np.ones((4, 4)), 1),
+        "6 of 16 entries of the mask": lambda T: 2 * np.triu(np.ones((T, T)), 1),
+    },
+)
+wrong_ones(
+    "cure_d",
+    {
+        "Not trained: wpe.weight.": lambda ps: [p for name, p in ps.items() if name != "wpe.weight"],
+        "the Tensors themselves, but gets ndarray": lambda ps: [p.data for p in ps.values()],
+        "The list is empty": lambda ps: [],
+        "gets tuple": lambda ps: ps.items(),
+    },
+)
+wrong_ones(
+    "cure_e",
+    {
+        "At step `warmup` it still rises": lambda step, peak, warmup: (
+            peak * (step + 1) / warmup if step <= warmup else peak
+        ),
+        "`//` cuts off": lambda step, peak, warmup: peak * min(1, (step + 1) // warmup),
+        "peak is missing": lambda step, peak, warmup: min(1.0, (step + 1) / warmup),
+        "Compare the cases": lambda step, peak, warmup: peak * min(1.0, (step + 1) / 10),
+    },
+)
+wrong_ones(
+    "cure_f",
+    {
+        "The MLP is missing": lambda x, attention, mlp: x + attention(x),
+        "x is added twice": lambda x, attention, mlp: x + (x + attention(x)) + mlp(x + attention(x)),
+        "is 0.5 times": lambda x, attention, mlp: 0.5 * (x + attention(x) + mlp(x + attention(x))),
+        "every entry of the result differs": lambda x, attention, mlp: x * attention(x) * mlp(x),
+    },
+)
+
+
+@wrong("changes its input x in place")
 def cure_f(x, attention, mlp):
-    y = attention(x) + x
-    return mlp(y) + y
+    x += attention(x)
+    x += mlp(x)
+    return x

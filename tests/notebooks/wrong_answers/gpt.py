@@ -8,7 +8,7 @@ from workbook.gpt import attention, check, linear, norm, part
 from workbook.gpt import block as right_block
 
 catalogue = Catalogue(check)
-wrong, right = catalogue.wrong, catalogue.right
+wrong, wrong_ones = catalogue.wrong, catalogue.wrong_ones
 
 
 @wrong("repeat what it has just read")
@@ -49,11 +49,6 @@ def batch(ids, starts, T):
 @wrong("Return two arrays")
 def batch(ids, starts, T):
     return ids[starts[:, None] + np.arange(T + 1)]
-
-
-@right
-def batch(ids, starts, T):
-    return np.stack([ids[s : s + T] for s in starts]), np.stack([ids[s + 1 : s + 1 + T] for s in starts])
 
 
 @wrong("both parts replace it")
@@ -110,8 +105,7 @@ def block(x, p, n_head):
 
 @wrong("The MLP is missing")
 def block(x, p, n_head):
-    x += attention(norm(x, p, "ln_1"), p, n_head)
-    return x
+    return x + attention(norm(x, p, "ln_1"), p, n_head)
 
 
 @wrong("Attention is missing")
@@ -128,13 +122,6 @@ def block(x, p, n_head):
 @wrong("no tape behind it")
 def block(x, p, n_head):
     return right_block(x, p, n_head).data
-
-
-@right
-def block(x, p, n_head):
-    x = ag.add(attention(norm(x, p, "ln_1"), p, n_head), x)
-    h = norm(x, p, "ln_2") @ p["mlp.c_fc.weight"] + p["mlp.c_fc.bias"]
-    return ag.gelu(h) @ p["mlp.c_proj.weight"] + p["mlp.c_proj.bias"] + x
 
 
 @wrong("Positions are missing")
@@ -183,12 +170,6 @@ def gpt(ids, p, n_layer, n_head):
 @wrong("stops with ValueError")
 def gpt(ids, p, n_layer, n_head):
     return norm(stack(embed(ids, p), p, n_layer, n_head), p, "ln_f") @ p["wte.weight"]
-
-
-@right
-def gpt(ids, p, n_layer, n_head):
-    x = p["wte.weight"][ids] + ag.embedding(p["wpe.weight"], np.arange(ids.shape[1]))
-    return ag.matmul(norm(stack(x, p, n_layer, n_head), p, "ln_f"), ag.transpose(p["wte.weight"]))
 
 
 @wrong("fifty times too large")
@@ -247,17 +228,6 @@ def initial(name, shape, n_layer, rng):
     return np.ones(shape) if "ln_" in name else rng.normal(size=shape) / np.sqrt(shape[0])
 
 
-@right
-def initial(name, shape, n_layer, rng):
-    match name.rpartition(".")[2], "ln_" in name, "c_proj" in name:
-        case "weight", True, _:
-            return np.full(shape, 1.0)
-        case "weight", False, scaled:
-            return rng.normal(0.0, 0.02 * (2 * n_layer) ** (-0.5 * scaled), shape)
-        case _:
-            return np.zeros(shape)
-
-
 def rate(rise, fall):
     def learning_rate(step, peak, warmup, last, lowest):
         if step < warmup:
@@ -301,13 +271,6 @@ def learning_rate(step, peak, warmup, last, lowest):
     if step < warmup:
         return peak * (step + 1) / warmup
     return lowest + (peak - lowest) * (1 + np.cos(np.pi * step / last)) / 2
-
-
-@right
-def learning_rate(step, peak, warmup, last, lowest):
-    if step + 1 <= warmup:
-        return (step + 1) * peak / warmup
-    return lowest + (peak - lowest) * math.cos(math.pi / 2 * (step - warmup) / (last - warmup)) ** 2
 
 
 def drawn(p, u):
@@ -390,7 +353,147 @@ def choose(logits, temperature, top_k, u):
     return softmax(cut(logits / temperature, top_k))
 
 
-@right
+def windows(ids, starts, T):
+    return np.stack([ids[s : s + T] for s in starts]), np.stack([ids[s + 1 : s + 1 + T] for s in starts])
+
+
+wrong_ones(
+    "batch",
+    {
+        "the targets where the inputs should be": lambda ids, starts, T: windows(ids, starts, T)[::-1],
+        "These are places in the text": lambda ids, starts, T: windows(np.arange(len(ids)), starts, T),
+        "should hold integers": lambda ids, starts, T: tuple(a + 0.0 for a in windows(ids, starts, T)),
+        "It is transposed": lambda ids, starts, T: tuple(a.T for a in windows(ids, starts, T)),
+        "the targets have the shape (3, 3)": lambda ids, starts, T: (
+            windows(ids, starts, T)[0], windows(ids, starts, T)[1][:, :-1]
+        ),
+        "All rows hold the same window": lambda ids, starts, T: windows(ids, starts * 0 + starts[0], T),
+    },
+)  # fmt: skip
+
+
+@wrong("the gradient of mlp.c_fc.weight is not")
+def block(x, p, n_head):
+    x = x + attention(norm(x, p, "ln_1"), p, n_head)
+    h = norm(x, p, "ln_2") @ p["mlp.c_fc.weight"].data + p["mlp.c_fc.bias"]
+    return x + linear(ag.gelu(h), p, "mlp.c_proj")
+
+
+@wrong("write y = x + 1 instead of x += 1")
+def block(x, p, n_head):
+    x += attention(norm(x, p, "ln_1"), p, n_head)
+    return x + linear(ag.gelu(linear(norm(x, p, "ln_2"), p, "mlp.c_fc")), p, "mlp.c_proj")
+
+
+@wrong("That is the exact gelu")
+def block(x, p, n_head):
+    x = x + attention(norm(x, p, "ln_1"), p, n_head)
+    return x + linear(ag.gelu_exact(linear(norm(x, p, "ln_2"), p, "mlp.c_fc")), p, "mlp.c_proj")
+
+
+@wrong("Both norms use ln_2")
+def block(x, p, n_head):
+    x = x + attention(norm(x, p, "ln_2"), p, n_head)
+    return x + linear(ag.gelu(linear(norm(x, p, "ln_2"), p, "mlp.c_fc")), p, "mlp.c_proj")
+
+
+@wrong("the embedding does not hear from the head")
+def gpt(ids, p, n_layer, n_head):
+    return norm(stack(embed(ids, p), p, n_layer, n_head), p, "ln_f") @ p["wte.weight"].data.T
+
+
+@wrong("the gradient of wpe.weight is not")
+def gpt(ids, p, n_layer, n_head):
+    x = ag.embedding(p["wte.weight"], ids) + p["wpe.weight"].data[: ids.shape[1]]
+    return norm(stack(x, p, n_layer, n_head), p, "ln_f") @ p["wte.weight"].T
+
+
+@wrong("counted from the end")
+def gpt(ids, p, n_layer, n_head):
+    x = ag.embedding(p["wte.weight"], ids) + p["wpe.weight"][-ids.shape[1] :]
+    return norm(stack(x, p, n_layer, n_head), p, "ln_f") @ p["wte.weight"].T
+
+
+def first_weights(matrix=None, bias=np.zeros, ln=np.ones, proj_bias=np.zeros):
+    def initial(name, shape, n_layer, rng):
+        if name.endswith("c_proj.bias"):
+            return proj_bias(shape)
+        if name.endswith("bias"):
+            return bias(shape)
+        if "ln_" in name:
+            return ln(shape)
+        std = 0.02 / math.sqrt(2 * n_layer) if "c_proj" in name else 0.02
+        return matrix(shape, std, rng) if matrix else rng.normal(0, std, shape)
+
+    return initial
+
+
+wrong_ones(
+    "initial",
+    {
+        "numbers are not those that rng gives": first_weights(
+            lambda shape, std, rng: np.random.default_rng(1).normal(0, std, shape)
+        ),
+        "The norms' biases start at 0": lambda name, shape, n_layer, rng: (
+            np.ones(shape) if "ln_" in name else first_weights()(name, shape, n_layer, rng)
+        ),
+        "c_proj.bias is a bias, too": lambda name, shape, n_layer, rng: (
+            0.02 / math.sqrt(2 * n_layer) * rng.normal(size=shape)
+            if "c_proj" in name
+            else first_weights()(name, shape, n_layer, rng)
+        ),
+        "ln_f is a norm, too": lambda name, *more: first_weights()(
+            "wte.weight" if name == "ln_f.weight" else name, *more
+        ),
+        "is 2 times what it should be": first_weights(lambda shape, std, rng: rng.normal(0, 2 * std, shape)),
+    },
+)
+
+
+@wrong("for other u")
 def choose(logits, temperature, top_k, u):
-    best = np.sort(np.argsort(-logits, kind="stable")[:top_k])
-    return best[drawn(softmax(logits[best] / temperature), u)]
+    best = np.argsort(logits)[-top_k:]
+    return int(best[drawn(softmax(logits[best] / temperature), u)])
+
+
+wrong_ones(
+    "choose",
+    {
+        "With the same u it gives another id": lambda logits, temperature, top_k, u: int(
+            np.random.choice(len(logits), p=softmax(cut(logits / temperature, top_k)))
+        ),
+        "place among the sorted logits (smallest": lambda logits, temperature, top_k, u: drawn(
+            softmax(np.sort(logits / temperature)[-top_k:]), u
+        ),
+        "cumsum is missing": lambda logits, temperature, top_k, u: int(
+            np.searchsorted(softmax(cut(logits / temperature, top_k)), u, side="right")
+        ),
+        "equally likely": lambda logits, temperature, top_k, u: int(u * len(logits)),
+        "an integer from 0 to V - 1": lambda logits, temperature, top_k, u: float(
+            drawn(softmax(cut(logits / temperature, top_k)), u)
+        ),
+    },
+)
+
+
+@wrong("changes its input logits in place")
+def choose(logits, temperature, top_k, u):
+    logits /= temperature
+    return drawn(softmax(cut(logits, top_k)), u)
+
+
+wrong_ones(
+    "learning_rate",
+    {
+        "At step `warmup` it still rises": lambda step, peak, warmup, last, lowest: (
+            peak * (step + 1) / warmup
+            if step <= warmup
+            else HALF_WAVE((step - warmup) / (last - warmup), peak, lowest)
+        ),
+        "`//` cuts off": rate(lambda step, warmup: (step + 1) // warmup, HALF_WAVE),
+        "Compare the cases": rate(
+            LINEAR, lambda t, peak, lowest: lowest + (peak - lowest) * ((1 + np.cos(np.pi * t)) / 2) ** 2
+        ),
+        "below `lowest`": lambda *case: max(case[-1], rate(LINEAR, HALF_WAVE)(*case)),
+    },
+)

@@ -5,7 +5,7 @@ from workbook.inside import check
 from workbook.softmax import softmax
 
 catalogue = Catalogue(check)
-wrong, right = catalogue.wrong, catalogue.right
+wrong, wrong_ones = catalogue.wrong, catalogue.wrong_ones
 
 
 @wrong("the future, where all weights are 0")
@@ -45,12 +45,6 @@ def looking_back(weights, distance):
 @wrong("Average over the batch")
 def looking_back(weights, distance):
     return np.diagonal(weights, -distance, axis1=2, axis2=3).mean(2)
-
-
-@right
-def looking_back(weights, distance):
-    T = weights.shape[-1]
-    return np.mean([weights[:, :, t, t - distance].mean(0) for t in range(distance, T)], axis=0)
 
 
 @wrong("Only one channel")
@@ -98,13 +92,6 @@ def without_head(heads, head, n_head):
     return heads
 
 
-@right
-def without_head(heads, head, n_head):
-    B, T, C = heads.shape
-    keep = np.arange(n_head) != head
-    return (heads.reshape(B, T, n_head, C // n_head) * keep[:, None]).reshape(B, T, C)
-
-
 @wrong("last norm is missing")
 def logit_lens(x, norm, head):
     return softmax(head(x))
@@ -141,8 +128,48 @@ def logit_lens(x, norm, head):
     return softmax(head(norm(x))).argmax(-1)
 
 
-@right
-def logit_lens(x, norm, head):
-    logits = head(norm(x))
-    e = np.exp(logits - logits.max(-1, keepdims=True))
-    return e / e.sum(-1, keepdims=True)
+wrong_ones(
+    "looking_back",
+    {
+        "one place too far back": lambda w, d: (
+            np.diagonal(w, -d - 1, 2, 3).mean((0, 2)) if d < w.shape[2] - 1 else np.zeros(w.shape[1])
+        ),
+        "That is the largest weight": lambda w, d: np.diagonal(w, -d, 2, 3).max((0, 2)),
+        "The numbers are right": lambda w, d: np.diagonal(w, -d, 2, 3).mean((0, 2), keepdims=True),
+        "every entry of the result differs": lambda w, d: w[..., d:, :].mean((0, 2, 3)),
+    },
+)
+
+
+def with_channels(change):
+    """`heads` with something else than 0 in this head's channels."""
+
+    def without_head(heads, head, n_head):
+        D = heads.shape[-1] // n_head
+        out = heads.copy()
+        out[..., head * D : (head + 1) * D] = change(heads)
+        return out
+
+    return without_head
+
+
+wrong_ones(
+    "without_head",
+    {
+        "Nothing is switched off": lambda heads, head, n_head: heads,
+        "All heads are off": lambda heads, head, n_head: 0 * heads,
+        "-inf belongs into scores": with_channels(lambda heads: -np.inf),
+        "12 of 48 entries of the result are wrong": with_channels(lambda heads: heads.mean()),
+        "has the shape (2, 3, 7)": lambda heads, head, n_head: np.delete(heads, head, axis=-1),
+    },
+)
+wrong_ones(
+    "logit_lens",
+    {
+        "wrong order: the last norm comes before": lambda x, norm, head: softmax(norm(head(x))),
+        "norm twice": lambda x, norm, head: softmax(head(norm(norm(x)))),
+        "These are exp(logits)": lambda x, norm, head: np.exp(head(norm(x))),
+        "is 2 times what it should be": lambda x, norm, head: 2 * softmax(head(norm(x))),
+        "the sigmoid": lambda x, norm, head: 1 / (1 + np.exp(-head(norm(x)))),
+    },
+)

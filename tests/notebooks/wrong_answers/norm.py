@@ -1,10 +1,11 @@
 import numpy as np
 
+import autograd as ag
 from tests.notebooks.wrong_answers import Catalogue
 from workbook.norm import check
 
 catalogue = Catalogue(check)
-wrong, right = catalogue.wrong, catalogue.right
+wrong, wrong_ones = catalogue.wrong, catalogue.wrong_ones
 
 
 @wrong("Bessel's correction")
@@ -57,13 +58,6 @@ def layer_norm(x, weight, bias, eps=1e-5):
 @wrong("has the shape")
 def layer_norm(x, weight, bias, eps=1e-5):
     return (x.mean(-1) - x.mean(-1)) * (x.var(-1) + eps) ** -0.5
-
-
-@right
-def layer_norm(x, weight, bias, eps=1e-5):
-    centered = x - x.sum(-1, keepdims=True) / x.shape[-1]
-    variance = (centered * centered).mean(-1, keepdims=True)
-    return bias + weight * centered / (variance + eps).sqrt()
 
 
 def mean(a):
@@ -153,16 +147,6 @@ def layer_norm_pullback(dout, xhat, rstd, weight):
     return dout * weight * rstd
 
 
-@right
-def layer_norm_pullback(dout, xhat, rstd, weight):
-    n = xhat.shape[1]
-    dx = np.empty_like(dout)
-    for i in range(len(dout)):
-        jacobian = rstd[i] * (np.eye(n) - 1 / n - np.outer(xhat[i], xhat[i]) / n)
-        dx[i] = jacobian @ (dout[i] * weight)
-    return dx, np.einsum("nc,nc->c", dout, xhat), np.ones(len(dout)) @ dout
-
-
 def adamw(wrong_line):
     """A step of AdamW in which `wrong_line` replaces what it names."""
 
@@ -210,7 +194,6 @@ for words, line in {
     },
 }.items():
     wrong(words)(adamw(line))
-right(adamw({}))
 
 
 @wrong("changes its input m in place")
@@ -220,3 +203,87 @@ def adamw_step(p, g, m, v, t, lr, beta1, beta2, eps, weight_decay):
     v *= beta2
     v += (1 - beta2) * g * g
     return p - lr * (weight_decay * p + (m / (1 - beta1**t)) / (np.sqrt(v / (1 - beta2**t)) + eps)), m, v
+
+
+def composed(xhat=None, var=lambda x: x.var(-1, keepdims=True), root=lambda v, eps: (v + eps).sqrt()):
+    """A layer norm of Tensors from its parts, so that one of them can be wrong."""
+    xhat = xhat or (lambda x: x - x.mean(-1, keepdims=True))
+    return lambda x, weight, bias, eps: xhat(x) / root(var(x), eps) * weight + bias
+
+
+wrong_ones(
+    "layer_norm",
+    {
+        "standard deviation does not reach the tape": composed(
+            var=lambda x: x.var(-1, keepdims=True).detach()
+        ),
+        "mean does not reach the tape": composed(lambda x: x - x.data.mean(-1, keepdims=True)),
+        "the gradient of weight is not": lambda x, weight, bias, eps: composed()(
+            x, weight.detach(), bias, eps
+        ),
+        "the gradient of bias is not": lambda x, weight, bias, eps: composed()(x, weight, bias.data, eps),
+        "with no tape behind it": lambda x, weight, bias, eps: ag.Tensor(
+            composed()(x, weight, bias, eps).data
+        ),
+        "eps is ignored": composed(root=lambda v, eps: (v + 1e-5).sqrt()),
+        "the mean of x², not the variance": composed(var=lambda x: (x * x).mean(-1, keepdims=True)),
+        "The variance has lost its axis": composed(var=lambda x: x.var(-1)),
+        "changed places": lambda x, weight, bias, eps: composed()(x, bias, weight, eps),
+        "run over axis 1": composed(
+            lambda x: x - x.mean(1, keepdims=True), lambda x: x.var(1, keepdims=True)
+        ),
+        "every entry of the result differs": composed(lambda x: x - x.max(-1, keepdims=True)),
+    },
+)
+
+
+def pullback(dx=None, dweight=lambda dout, xhat: (dout * xhat).sum(0), dbias=lambda dout: dout.sum(0)):
+    def layer_norm_pullback(dout, xhat, rstd, weight):
+        d = dout * weight
+        right = rstd * (d - mean(d) - xhat * mean(d * xhat))
+        return dx(d, xhat, rstd, right) if dx else right, dweight(dout, xhat), dbias(dout)
+
+    return layer_norm_pullback
+
+
+wrong_ones(
+    "layer_norm_pullback",
+    {
+        "- xhat * mean(dxhat * xhat).": pullback(
+            lambda d, xhat, r, _: r * (d - mean(d) + xhat * mean(d * xhat))
+        ),
+        "dx has the wrong sign, everywhere": pullback(lambda d, xhat, r, right: -right),
+        "dx is 2 times": pullback(lambda d, xhat, r, right: 2 * right),
+        "dweight has the shape (1, 4), but should have (4,)": pullback(
+            dweight=lambda dout, xhat: (dout * xhat).sum(0, keepdims=True)
+        ),
+        "dbias is summed over the channels": pullback(dbias=lambda dout: dout.sum(-1)),
+        "dweight and dbias come in the wrong order": lambda *case: (lambda dx, dw, db: (dx, db, dw))(
+            *pullback()(*case)
+        ),
+        "dbias is wrong, but not in a typical way": pullback(
+            lambda d, xhat, r, _: r * (d - mean(d)), dbias=lambda dout: dout.sum(0) ** 2
+        ),
+    },
+)
+for words, line in {
+    "The decay comes after the step": {
+        "p": "(p - lr * mhat / (np.sqrt(vhat) + eps)) * (1 - lr * weight_decay)"
+    },
+    "eps is added before v is corrected": {
+        "vhat": "np.sqrt(1 - beta2**t) / (np.sqrt(v) + eps)",
+        "p": "p - lr * weight_decay * p - lr * mhat * vhat",
+    },
+    "lr is missing in the step": {"p": "p - lr * weight_decay * p - mhat / (np.sqrt(vhat) + eps)"},
+    "eps is added to the whole": {"p": "p - lr * weight_decay * p - lr * mhat / np.sqrt(vhat) + eps"},
+    "m is corrected, v is not": {"vhat": "v"},
+    "made of g itself": {"p": "p - lr * weight_decay * p - lr * g / (np.sqrt(vhat) + eps)"},
+    "`(1 - beta)**t` is something else": {"mhat": "m / (1 - beta1)**t", "vhat": "v / (1 - beta2)**t"},
+    "makes weights grow": {"p": "p + lr * weight_decay * p - lr * mhat / (np.sqrt(vhat) + eps)"},
+    "v is wrong, but not in a typical way": {"m": "beta1 * m + g", "v": "beta2 * v + (1 - beta2) * m * m"},
+}.items():
+    wrong(words)(adamw(line))
+wrong_ones(
+    "adamw_step",
+    {"m and v come in the wrong order": lambda *case: (lambda p, m, v: (p, v, m))(*adamw({})(*case))},
+)

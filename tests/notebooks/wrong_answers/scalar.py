@@ -5,7 +5,7 @@ from workbook.scalar import check
 from workbook.scalar import topological_order as right_order
 
 catalogue = Catalogue(check)
-wrong, right = catalogue.wrong, catalogue.right
+wrong, wrong_ones = catalogue.wrong, catalogue.wrong_ones
 
 
 @wrong("ignores the upstream gradient")
@@ -113,11 +113,6 @@ def tanh(x):
     return out, lambda g: g * out * (1 - out)
 
 
-@right
-def tanh(x):
-    return math.tanh(x), (lambda g: g / math.cosh(x) ** 2,)
-
-
 @wrong("forward order")
 def topological_order(root):
     return right_order(root)[::-1]
@@ -176,26 +171,6 @@ def topological_order(root):
 
     visit(root)
     return order[::-1]
-
-
-@right
-def topological_order(root):
-    users = {}
-    stack, seen = [root], {root}
-    while stack:
-        for parent in (value := stack.pop()).parents:
-            users.setdefault(parent, []).append(value)
-            if parent not in seen:
-                seen.add(parent)
-                stack.append(parent)
-    order, ready = [], [root]
-    while ready:
-        order.append(value := ready.pop())
-        for parent in value.parents:
-            users[parent].remove(value)
-            if not users[parent]:
-                ready.append(parent)
-    return order
 
 
 def clear(order):
@@ -294,3 +269,145 @@ def backward(root):
     for value in right_order(root):
         for parent, pullback in zip(value.parents, value.pullbacks, strict=True):
             gradients[parent] += pullback(gradients[value])
+
+
+def one(slope, forward=math.exp):
+    """A rule of one input with this pullback, a function of x, the result and g."""
+    return lambda x: (forward(x), lambda g: slope(x, forward(x), g))
+
+
+wrong_ones(
+    "add",
+    {
+        "rule for x - y": lambda x, y: (x + y, (lambda g: g, lambda g: -g)),
+        "g is added": lambda x, y: (x + y, (lambda g: 1 + g, lambda g: 1 + g)),
+        "g times the sum": lambda x, y: (x + y, (lambda g: g * (x + y), lambda g: g * (x + y))),
+        "the gradient of y is 2 times": lambda x, y: (x + y, [lambda g: g, lambda g: 2 * g]),
+        "the gradient of y is None": lambda x, y: (x + y, (lambda g: g, lambda g: None)),
+        "No typical mistake in the result": lambda x, y: (x * y, (lambda g: g, lambda g: g)),
+    },
+)
+wrong_ones(
+    "multiply",
+    {
+        "y's gradient is g times y itself": lambda x, y: (x * y, (lambda g: g * y, lambda g: g * y)),
+        "g is divided": lambda x, y: (x * y, (lambda g: g / y, lambda g: g / x)),
+        "sum of the inputs": lambda x, y: (x * y, (lambda g: g * (x + y), lambda g: g * (x + y))),
+        "No typical mistake in the result": lambda x, y: (x + y, (lambda g: g * y, lambda g: g * x)),
+        "No typical mistake in the gradient of x": lambda x, y: (
+            x * y, (lambda g: g * y**2, lambda g: g * x)
+        ),
+        "stops with ZeroDivisionError": lambda x, y: (
+            x * y, (lambda g: g * (x * y) / x, lambda g: g * (x * y) / y)
+        ),
+        "2 pullbacks in a tuple": lambda x, y: (x * y, lambda g: (g * y, g * x)),
+    },
+)  # fmt: skip
+wrong_ones(
+    "exp",
+    {
+        "a factor x too many": one(lambda x, out, g: g * x * out),
+        "rule for the logarithm": one(lambda x, out, g: g / x),
+        "You divide by the result": one(lambda x, out, g: g * math.exp(-x)),
+        "exp is applied twice": one(lambda x, out, g: g * math.exp(out)),
+        "handed on unchanged": one(lambda x, out, g: g),
+        "g is inside of exp": one(lambda x, out, g: math.exp(g * x)),
+        "is 2 times what it should be, everywhere": one(lambda x, out, g: 2 * g * out),
+        "has the wrong sign, everywhere": one(lambda x, out, g: -g * out),
+        "No typical mistake in the gradient of x. Compare the cases": one(lambda x, out, g: abs(g) * out),
+        "right to about 4 digits": lambda x: (2.718**x, lambda g: g * 2.718**x),
+        "A pullback is a function": lambda x: (math.exp(x), math.exp(x)),
+    },
+)
+wrong_ones(
+    "tanh",
+    {
+        "A plus where a minus belongs": one(lambda x, out, g: g * (1 + out**2), math.tanh),
+        "not 1 / cosh": one(lambda x, out, g: g / math.cosh(x), math.tanh),
+        "Parentheses are missing": one(lambda x, out, g: g * 1 - out**2, math.tanh),
+        "not (1 - out)²": one(lambda x, out, g: g * (1 - out) ** 2, math.tanh),
+        "The 1 is missing": one(lambda x, out, g: -g * out * out, math.tanh),
+        "tanh is applied twice": one(lambda x, out, g: g * (1 - math.tanh(out) ** 2), math.tanh),
+        "You multiply by the result": one(lambda x, out, g: g * out, math.tanh),
+        "Compare the cases": one(lambda x, out, g: g * (1 - out**3), math.tanh),
+        "No typical mistake in the result": one(lambda x, out, g: g * (1 - math.tanh(x) ** 2), math.tan),
+    },
+)
+
+
+def keeps(root, order=[]):  # noqa: B006
+    order += [value for value in right_order(root) if value not in order]
+    return sorted(order, key=lambda value: -value.order)
+
+
+def keeps_seen(root, seen=set()):  # noqa: B006
+    order = [value for value in right_order(root) if value not in seen]
+    seen.update(order)
+    return order
+
+
+def every_path(root):
+    order, waiting = [], [root]
+    while waiting:
+        order.append(value := waiting.pop())
+        waiting.extend(value.parents)
+    return sorted(set(order), key=lambda value: -value.order)
+
+
+wrong_ones(
+    "topological_order",
+    {
+        "a set has no order": lambda root: set(right_order(root)),
+        "gone through only once": lambda root: iter(right_order(root)),
+        "should hold Values": lambda root: [value.data for value in right_order(root)],
+        "do not belong to this graph": keeps,
+        "Called again with the same root": keeps_seen,
+        "along every path": every_path,
+    },
+)
+
+
+def walking(order=right_order, seed=1.0, contribution=lambda pull, value, parent: pull(value.grad)):
+    def backward(root):
+        clear(order(root))
+        root.grad = seed
+        for value in order(root):
+            for parent, pull in zip(value.parents, value.pullbacks, strict=True):
+                parent.grad += contribution(pull, value, parent)
+
+    return backward
+
+
+def by_recursion(root):
+    clear(right_order(root))
+
+    def visit(value, gradient):
+        value.grad += gradient
+        for parent, pullback in zip(value.parents, value.pullbacks, strict=True):
+            visit(parent, pullback(gradient))
+
+    visit(root, 1.0)
+
+
+def as_met(root):
+    order, waiting = [], [root]
+    while waiting:
+        value = waiting.pop()
+        if value not in order:
+            order.append(value)
+            waiting.extend(value.parents)
+    return order
+
+
+wrong_ones(
+    "backward",
+    {
+        "along every path": by_recursion,
+        "handed on as they are": walking(contribution=lambda pull, value, parent: value.grad),
+        "the number itself, value.data": walking(contribution=lambda pull, value, parent: pull(value.data)),
+        "are 2 times what they should be": walking(seed=2.0),
+        "right for root simple, but wrong for": walking(order=as_met),
+        "Nothing gets past the root": walking(order=lambda root: right_order(root)[1:]),
+        "values have no gradient afterwards": lambda root: setattr(root, "grad", 1.0),
+    },
+)

@@ -5,7 +5,7 @@ from workbook.softmax import check
 from workbook.softmax import softmax as right_softmax
 
 catalogue = Catalogue(check)
-wrong, right = catalogue.wrong, catalogue.right
+wrong, wrong_ones = catalogue.wrong, catalogue.wrong_ones
 
 
 @wrong("exp(1000) is infinite")
@@ -60,12 +60,6 @@ def softmax(logits):
     return e / e.sum(-1, keepdims=True)
 
 
-@right
-def softmax(logits):
-    m = logits.max(-1, keepdims=True)
-    return np.exp(logits - m - np.log(np.exp(logits - m).sum(-1, keepdims=True)))
-
-
 @wrong("only the diagonal")
 def softmax_pullback(p, g):
     return p * (1 - p) * g
@@ -109,13 +103,6 @@ def softmax_pullback(p, g):
 @wrong("ignores the upstream")
 def softmax_pullback(p, g):
     return p * (1 - p)
-
-
-@right
-def softmax_pullback(p, g):
-    V = p.shape[-1]
-    jacobian = p[..., :, None] * (np.eye(V) - p[..., None, :])
-    return np.einsum("...ij,...i->...j", jacobian, g)
 
 
 def parts(logits, targets):
@@ -175,9 +162,67 @@ def cross_entropy(logits, targets):
     return losses.mean(), dlogits
 
 
-@right
+def shares(e, axis=-1):
+    return e / e.sum(axis, keepdims=True)
+
+
+wrong_ones(
+    "softmax",
+    {
+        "from the middle of each row": lambda x: shares(np.exp(x - x.mean(-1, keepdims=True))),
+        "each row's first value": lambda x: shares(np.exp(x - x[..., :1])),
+        "largest absolute value": lambda x: shares(np.exp(x - np.abs(x).max(-1, keepdims=True))),
+        "not for large ones": lambda x: shares(np.exp(np.clip(x, -700, 700))),
+        "axis=1 is the last axis of a matrix only": lambda x: shares(np.exp(x - x.max(1, keepdims=True)), 1),
+        "powers of 2": lambda x: shares(2.0 ** (x - x.max(-1, keepdims=True))),
+        "sign is flipped": lambda x: shares(np.exp(x.min(-1, keepdims=True) - x)),
+        "right to about 8 digits": lambda x: (lambda e: e / (e.sum(-1, keepdims=True) + 1e-8))(
+            np.exp(x - x.max(-1, keepdims=True))
+        ),
+        "right to about 7 digits": lambda x: right_softmax(x.astype(np.float32)).astype(float),
+        "not always the same: 3 times for": lambda x: right_softmax(x) * x.shape[-1],
+        "the sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    },
+)
+wrong_ones(
+    "softmax_pullback",
+    {
+        "axis=1 is the last axis of a matrix only": lambda p, g: p * (g - (g * p).sum(1, keepdims=True)),
+        "needs the factor p, too": lambda p, g: p * g - (p * g).sum(-1, keepdims=True),
+        "is 2 times what it should be": lambda p, g: 2 * p * (g - (g * p).sum(-1, keepdims=True)),
+        "is not the weighted mean": lambda p, g: p * (g - (g * p).mean(-1, keepdims=True)),
+        "every entry of the result differs": lambda p, g: g * (1 - p),
+        "are wrong: what do they": lambda p, g: p * (g - g @ p.T) if p.shape == (3, 3) else p,
+    },
+)
+
+
+CROSS_ENTROPY = {
+    "hides the infinity": answer(lambda n, losses, p, x, t: -np.log(p[n, t] + 1e-12).mean()),
+    "maximum of the whole array": answer(
+        lambda n, losses, p, x, t: (x.max() + np.log(np.exp(x - x.max()).sum(1)) - x[n, t]).mean()
+    ),
+    "not put back": answer(
+        lambda n, losses, p, x, t: (np.log(np.exp(x - x.max(1)[:, None]).sum(1)) - x[n, t]).mean()
+    ),
+    "the number of characters, V": answer(gradient=lambda n, p, t, g: g * subtracted(n, p, t) / p.shape[1]),
+    "are both missing": answer(gradient=lambda n, p, t, g: subtracted(n, p, t)),
+    "1 is subtracted everywhere": answer(gradient=lambda n, p, t, g: g * (p - 1) / len(n)),
+    "off by the same amount everywhere (1)": answer(lambda n, losses, *_: losses.mean() + 1),
+    "No typical mistake in the result. Compare the cases": answer(
+        lambda n, losses, *_: losses.mean() / len(n)
+    ),
+}
+for words, function in CROSS_ENTROPY.items():
+    wrong(words)(function)
+
+
+@wrong("called a second time")
 def cross_entropy(logits, targets):
-    shifted = logits - logits.max(1)[:, None]
-    log_p = shifted - np.log(np.exp(shifted).sum(1))[:, None]
-    onehot = np.eye(logits.shape[1])[targets]
-    return -(onehot * log_p).sum() / len(targets), lambda g: (np.exp(log_p) - onehot) * g / len(targets)
+    n, losses, p = parts(logits, targets)
+
+    def dlogits(g):
+        p[n, targets] -= 1
+        return g * p / len(n)
+
+    return losses.mean(), dlogits

@@ -5,7 +5,7 @@ from tests.notebooks.wrong_answers import Catalogue
 from workbook.tensors import check
 
 catalogue = Catalogue(check)
-wrong, right = catalogue.wrong, catalogue.right
+wrong, wrong_ones = catalogue.wrong, catalogue.wrong_ones
 
 
 @wrong("mean over the copies")
@@ -51,15 +51,6 @@ def unbroadcast(g, shape):
 @wrong("stops with ValueError in `return g.reshape(shape)`")
 def unbroadcast(g, shape):
     return g.reshape(shape)
-
-
-@right
-def unbroadcast(g, shape):
-    full = (1,) * (g.ndim - len(shape)) + tuple(shape)
-    out = np.zeros(full)
-    for index in np.ndindex(g.shape):
-        out[tuple(0 if n == 1 else i for i, n in zip(index, full, strict=True))] += g[index]
-    return out.reshape(shape)
 
 
 def matmul_with(dx, dy):
@@ -115,13 +106,6 @@ def matmul(x, y):
     return x @ y, (lambda g: g @ y.swapaxes(-1, -2), dy)
 
 
-@right
-def matmul(x, y):
-    dx = lambda g: np.einsum("...nm,...km->...nk", g, y)
-    dy = lambda g: sum_to(np.einsum("...nk,...nm->...km", x, g), y.shape)
-    return x @ y, (dx, dy)
-
-
 @wrong("lost axis was not put back")
 def sum_over(x, axis):
     return x.sum(axis), lambda g: np.broadcast_to(g, x.shape)
@@ -150,11 +134,6 @@ def sum_over(x, axis):
 @wrong("multiplied by x")
 def sum_over(x, axis):
     return x.sum(axis), lambda g: np.expand_dims(g, axis) * x
-
-
-@right
-def sum_over(x, axis):
-    return x.sum(axis), lambda g: np.stack([g] * x.shape[axis], axis)
 
 
 @wrong("only its last place counts")
@@ -204,10 +183,109 @@ def embedding(weight, ids):
     return weight[ids], lambda g: g
 
 
-@right
+def t(x):
+    return x.swapaxes(-1, -2)
+
+
+wrong_ones(
+    "unbroadcast",
+    {
+        "is 2 times what it should be": lambda g, shape: 2 * sum_to(g, shape),
+        "should hold float64": lambda g, shape: sum_to(g, shape).astype(np.float32),
+        "the result has the shape (3, 3), but should have (3,)": lambda g, shape: g,
+        "all zeros": lambda g, shape: np.zeros(shape),
+        "It is right for gradient (4, 3)": lambda g, shape: np.resize(g, shape),
+        "has the shape (5, 3), but should have (1, 3)": lambda g, shape: (
+            g.sum(0) if g.ndim > len(shape) else g
+        ),
+    },
+)
+wrong_ones(
+    "matmul",
+    {
+        "`unbroadcast(..., y.shape)`": lambda x, y: (
+            x @ y, (lambda g: sum_to(g @ t(y), x.shape), lambda g: t(x) @ g)
+        ),
+        "`unbroadcast(..., x.shape)`": lambda x, y: (
+            x @ y, (lambda g: g @ t(y), lambda g: sum_to(t(x) @ g, y.shape))
+        ),
+        "the gradient of x is 2 times what it should be, everywhere": lambda x, y: (
+            x @ y, (lambda g: sum_to(2 * g @ t(y), x.shape), lambda g: sum_to(t(x) @ g, y.shape))
+        ),
+        "not always the same: 0.333333 times for": lambda x, y: (
+            x @ y, (lambda g: sum_to(g @ t(y), x.shape) / len(g), lambda g: sum_to(t(x) @ g, y.shape))
+        ),
+        "the result has the shape": lambda x, y: (
+            np.dot(x, y), (lambda g: sum_to(g @ t(y), x.shape), lambda g: sum_to(t(x) @ g, y.shape))
+        ),
+    },
+)  # fmt: skip
+
+
+@wrong("changes its input g in place")
+def matmul(x, y):
+    def dx(g):
+        result = sum_to(g @ t(y), x.shape)
+        g *= 0.0
+        return result
+
+    return x @ y, (dx, lambda g: sum_to(t(x) @ g, y.shape))
+
+
+wrong_ones(
+    "sum_over",
+    {
+        "All of g is added up": lambda x, axis: (x.sum(axis), lambda g: np.ones(x.shape) * g.sum()),
+        "at the last axis": lambda x, axis: (x.sum(axis), lambda g: g[..., None] * np.ones(x.shape)),
+        "is 2 times what it should be": lambda x, axis: (
+            x.sum(axis), lambda g: 2 * np.expand_dims(g, axis) * np.ones(x.shape)
+        ),
+        "in other places": lambda x, axis: (
+            x.sum(axis), lambda g: np.tile(g, x.shape[axis]).reshape(x.shape)
+        ),
+        "2 things at once": lambda x, axis: (
+            x.mean(axis), lambda g: np.expand_dims(g, axis) * np.ones(x.shape) / x.shape[axis]
+        ),
+    },
+)  # fmt: skip
+
+
+@wrong("called a second time")
+def embedding(weight, ids):
+    gradient = np.zeros_like(weight)
+
+    def dweight(g):
+        np.add.at(gradient, ids, g)
+        return gradient
+
+    return weight[ids], dweight
+
+
+@wrong("changes its input weight in place")
 def embedding(weight, ids):
     def dweight(g):
-        onehot = (ids.reshape(-1)[:, None] == np.arange(len(weight))).astype(float)
-        return onehot.T @ g.reshape(-1, weight.shape[1])
+        np.add.at(weight, ids, g)
+        return weight
+
+    return weight[ids], dweight
+
+
+@wrong("off by the same amount everywhere (1)")
+def embedding(weight, ids):
+    def dweight(g):
+        gradient = np.ones_like(weight)
+        np.add.at(gradient, ids, g)
+        return gradient
+
+    return weight[ids], dweight
+
+
+@wrong("are wrong: what do they have in common?")
+def embedding(weight, ids):
+    def dweight(g):
+        gradient = np.zeros_like(weight)
+        for v in set(ids.ravel().tolist()):
+            gradient[v] = g[ids == v][0]
+        return gradient
 
     return weight[ids], dweight
