@@ -3,7 +3,7 @@
 import sys
 
 from tinygpt.cli import VERSION
-from tinygpt.commands import evaluate, export, list_runs, plot, sample
+from tinygpt.commands import evaluate, export, list_runs, page, plot, sample
 from tinygpt.config import UserError
 from tinygpt.names import NOT_A_COMMAND, nearest
 
@@ -11,6 +11,7 @@ COMMANDS = {
     "sample": sample.main,
     "eval": evaluate.main,
     "export": export.main,
+    "page": page.main,
     "plot": plot.main,
     "list": list_runs.main,
 }
