@@ -1,4 +1,4 @@
-"""train.py as a user runs it: in a process of its own."""
+"""train.py as a user runs it: in a process of its own, where that matters."""
 
 import dataclasses
 import importlib.util
@@ -9,7 +9,8 @@ import pytest
 
 from autograd import Stream, no_grad
 from tests.support.commands import flags, refused, sample, train
-from tests.support.runs import SMOKE, metrics
+from tests.support.here import train_program_here
+from tests.support.runs import SMOKE, metrics, train_here
 from tests.support.texts import CHINESE, english
 from tinygpt.config import EVALUATION_SITE, TrainConfig
 from tinygpt.run import checkpoint
@@ -86,8 +87,8 @@ def test_the_same_seed_gives_the_same_run(text_file, tmp_path):
 
 def test_stop_after_keeps_the_schedule(text_file, tmp_path):
     options = SMOKE | dict(data=text_file, warmup_steps=5, min_lr=0.0001)
-    assert train(**options, out=tmp_path / "whole").returncode == 0
-    assert train(**options, out=tmp_path / "part", stop_after=15).returncode == 0
+    train_here(**options, out=tmp_path / "whole")
+    train_here(**options, out=tmp_path / "part", stop_after=15)
     assert (tmp_path / "part" / "ckpt" / "step_000015").is_dir()
     whole, part = (metrics(tmp_path / name, "step") for name in ("whole", "part"))
     curve = {e["step"]: (e["learning_rate"], e["loss"]) for e in whole}
@@ -97,7 +98,7 @@ def test_stop_after_keeps_the_schedule(text_file, tmp_path):
 def test_toml_lies_between_preset_and_flags(text_file, tmp_path):
     (tmp_path / "mine.toml").write_text('preset = "smoke"\nmax_steps = 7\nn_embd = 16\nlearning_rate = 1\n')
     settings = dict(config=tmp_path / "mine.toml", max_steps=3, data=text_file)
-    assert train(**settings, out=tmp_path / "run").returncode == 0
+    train_here(**settings, out=tmp_path / "run")
     config = tomllib.loads((tmp_path / "run" / "config.toml").read_text())
     assert (config["max_steps"], config["n_embd"], config["n_layer"]) == (3, 16, 2)
 
@@ -111,7 +112,7 @@ def test_gpt2_architecture_and_chinese_text(tmp_path):
 
 def test_a_run_is_not_overwritten_by_accident(run, text_file):
     folder, _ = run
-    line = refused(train(**SMOKE, data=text_file, out=folder), "exists")
+    line = refused(train_program_here(**SMOKE, data=text_file, out=folder), "exists")
     assert "--overwrite" in line
     assert (folder / "ckpt" / "step_000150").is_dir()
 
@@ -120,15 +121,16 @@ def test_overwrite_only_replaces_runs(text_file, tmp_path):
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "dear.txt").write_text("keep me")
     options = SMOKE | dict(data=text_file, overwrite=True)
-    refused(train(**options, out=tmp_path / "letters"), "not the folder of a run")
+    refused(train_program_here(**options, out=tmp_path / "letters"), "not the folder of a run")
     assert (tmp_path / "letters" / "dear.txt").read_text() == "keep me"
     for _ in range(2):
-        assert train(**options, out=tmp_path / "run").returncode == 0
+        train_here(**options, out=tmp_path / "run")
 
 
-def test_a_free_folder_is_found_when_none_is_named(text_file, tmp_path):
+def test_a_free_folder_is_found_when_none_is_named(text_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     for _ in range(2):
-        assert train(**SMOKE, data=text_file, cwd=tmp_path).returncode == 0
+        train_here(**SMOKE, data=text_file)
     assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == ["smoke-words", "smoke-words-2"]
 
 
@@ -150,9 +152,10 @@ FAULTS = {  # name -> (settings beside SMOKE and a good text, what the error mus
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_faults_are_one_line_and_exit_code_2(name, text_file, tmp_path):
+def test_faults_are_one_line_and_exit_code_2(name, text_file, tmp_path, monkeypatch):
     settings, message = FAULTS[name]
-    refused(train(cwd=tmp_path, **SMOKE | dict(data=text_file) | settings), message)
+    monkeypatch.chdir(tmp_path)
+    refused(train_program_here(**SMOKE | dict(data=text_file) | settings), message)
 
 
 @pytest.mark.parametrize(
@@ -164,9 +167,10 @@ def test_faults_are_one_line_and_exit_code_2(name, text_file, tmp_path):
         ("n_layer = ", "is not a TOML file"),
     ],
 )
-def test_faults_in_the_toml_file(content, message, tmp_path):
+def test_faults_in_the_toml_file(content, message, tmp_path, monkeypatch):
     (tmp_path / "bad.toml").write_text(content)
-    refused(train(cwd=tmp_path, config="bad.toml"), message)
+    monkeypatch.chdir(tmp_path)
+    refused(train_program_here(config="bad.toml"), message)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("cupy") is not None, reason="CuPy is installed")

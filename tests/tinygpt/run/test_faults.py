@@ -14,8 +14,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from tests.support import crash
-from tests.support.commands import ROOT, finish, refused, start, tinygpt, train
+from tests.support.commands import ROOT, finish, refused, start, train
 from tests.support.fuzz import reseal
+from tests.support.here import tinygpt_here, train_program_here
 from tests.support.runs import TINY, train_here
 from tests.support.texts import english
 from tinygpt.run import checkpoint
@@ -185,7 +186,7 @@ BROKEN = {  # name -> (what is done to the run, what the error must say)
 def test_broken_checkpoints_are_refused(name, run):
     break_it, message = BROKEN[name]
     break_it(run)
-    line = refused(tinygpt("sample", run, "--tokens", 3), message)
+    line = refused(tinygpt_here("sample", run, "--tokens", 3), message)
     assert str(run) in line
     assert not (ROOT / "exploded").exists()
 
@@ -194,7 +195,7 @@ def test_a_pickle_is_not_looked_into(tmp_path):
     path = tmp_path / "model.pt"
     path.write_bytes(pickle.dumps(Bomb()))
     message = "is a file; give the folder of a run, such as runs/NAME (a pickle or .pt is never read)"
-    refused(train(resume=path), message)
+    refused(train_program_here(resume=path), message)
 
 
 BROKEN_MOMENTS = {  # name -> (what becomes of the arrays, what the error must say)
@@ -208,7 +209,7 @@ BROKEN_MOMENTS = {  # name -> (what becomes of the arrays, what the error must s
 def test_broken_optimizer_state_is_refused_on_resume(name, run):
     change, message = BROKEN_MOMENTS[name]
     rewrite_arrays(run, change, MOMENTS)
-    refused(train(resume=run), message)
+    refused(train_program_here(resume=run), message)
 
 
 def test_a_damaged_checkpoint_names_one_to_use_instead(run, tmp_path):
@@ -216,8 +217,8 @@ def test_a_damaged_checkpoint_names_one_to_use_instead(run, tmp_path):
     state = json.loads((good / STATE).read_text())
     (good / STATE).write_text(checkpoint.seal(state | {"step": 10}))
     flip_a_bit(run, WEIGHTS)
-    refused(train(resume=run), f"use {good} instead")
-    refused(train(resume=good), "going back to")
+    refused(train_program_here(resume=run), f"use {good} instead")
+    refused(train_program_here(resume=good), "going back to")
     train_here(resume=good, force=True)
 
 
@@ -294,16 +295,5 @@ def test_a_model_that_no_memory_can_hold(text_file, tmp_path):
 
 def test_odd_numbers_are_refused(text_file):
     message = "learning_rate is inf; that is no number to work with"
-    refused(train(learning_rate="inf", data=text_file), message)
-    refused(train(dropout="nan", data=text_file), "dropout is nan")
-
-
-def test_a_terminal_that_goes_away_is_no_crash(text_file, tmp_path):
-    """train.py | head: the process ends when it next prints, and what it saved stays."""
-    process = start(**TINY | dict(max_steps=100_000), data=text_file, out=tmp_path / "run")
-    while not process.stdout.readline().startswith("step 5:"):
-        pass
-    process.stdout.close()
-    process.wait(timeout=30)
-    assert "Traceback" not in process.stderr.read()
-    checkpoint.load(tmp_path / "run")
+    refused(train_program_here(learning_rate="inf", data=text_file), message)
+    refused(train_program_here(dropout="nan", data=text_file), "dropout is nan")

@@ -9,6 +9,7 @@ import pytest
 
 from tests.stand_ins import strict_cupy
 from tests.support.commands import finish, refused, start, train, wait_until_it_listens
+from tests.support.here import train_program_here
 from tests.support.runs import TINY, metrics, outcome, train_here
 from tinygpt import cli
 from tinygpt.config import UserError
@@ -112,15 +113,15 @@ def test_going_back_needs_force(text_file, tmp_path):
 def test_other_settings_are_refused_with_the_difference(text_file, tmp_path):
     folder = tmp_path / "run"
     train_here(**TINY, min_lr=1e-4, data=text_file, out=folder, stop_after=5)
-    other = train(resume=folder, n_layer=3, learning_rate=0.01, threads=2)
+    other = train_program_here(resume=folder, n_layer=3, learning_rate=0.01, threads=2)
     refused(other, "n_layer 1 -> 3, learning_rate 0.003 -> 0.01; leave n_layer out")
-    refused(train(resume=folder, max_steps=30), "max_steps 20 -> 30")
-    refused(train(resume=folder, overwrite=True), "leave out --overwrite and --out")
+    refused(train_program_here(resume=folder, max_steps=30), "max_steps 20 -> 30")
+    refused(train_program_here(resume=folder, overwrite=True), "leave out --overwrite and --out")
     with pytest.raises(UserError, match="n_embd 8 -> 16; leave n_embd out: a run that goes on cannot"):
         train_here(resume=folder, n_embd=16, force=True)
     before = outcome(folder)
     (tmp_path / "other.txt").write_text(text_file.read_text()[::-1])
-    other = train(resume=folder, data=tmp_path / "other.txt")
+    other = train_program_here(resume=folder, data=tmp_path / "other.txt")
     refused(other, "was trained on other data: words with sha256")
     assert outcome(folder) == before
     train_here(resume=folder, data=tmp_path / "other.txt", max_steps=22, force=True)
