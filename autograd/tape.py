@@ -33,17 +33,37 @@ class Node:
         self.shape, self.dtype = output.shape, output.dtype
 
 
+class Target:
+    """Where a pullback may add its result: `array`, the gradient that a leaf has already; or None."""
+
+    array: Array | None = None
+
+
 class AddingPullback:
     """A pullback, function(g, add_to), that can add its result to an array instead of returning it.
 
-    `add_to` is the gradient that a leaf has already, or None. On a GPU this saves a launch per parameter.
+    `add_to` is its target's array. On a GPU this saves a launch per parameter. The targets of all inputs of a
+    node are set before the first of its pullbacks is called, since one kernel may serve several of them.
+    """
+
+    def __init__(self, function: Callable, target: Target | None = None):
+        self.function, self.target = function, target or Target()
+
+    def __call__(self, gradient: Array) -> Array:
+        return self.function(gradient, self.target.array)
+
+
+class SummingPullback:
+    """A pullback, function(g, plus), that returns its result plus an array, `plus` (or None), as a new array.
+
+    `plus` is what the input's other users have contributed. On a GPU this saves a launch.
     """
 
     def __init__(self, function: Callable):
         self.function = function
 
-    def __call__(self, gradient: Array, add_to: Array | None = None) -> Array:
-        return self.function(gradient, add_to)
+    def __call__(self, gradient: Array, plus: Array | None = None) -> Array:
+        return self.function(gradient, plus)
 
 
 def walk(root: Node, gradient: Array, retain_graph: bool) -> None:
@@ -62,12 +82,21 @@ def walk(root: Node, gradient: Array, retain_graph: bool) -> None:
         refuse_changed(node.uses, node.name)
         # An array object of its own for each visit, since linalg.Shared goes by identity.
         gradient = gradients.pop(node).view()
-        for position, (parent, pullback) in enumerate(zip(node.parents, node.pullbacks, strict=False)):
+        edges = list(zip(node.parents, node.pullbacks, strict=False))
+        for parent, pullback in edges:
+            if isinstance(pullback, AddingPullback):
+                pullback.target.array = parent.grad if _can_be_added_to(parent) else None
+        for position, (parent, pullback) in enumerate(edges):
             if parent is None:
                 continue
             # 2. Pull the gradient back to this input.
-            if _adds_in_place(pullback, parent):
-                pullback(gradient, add_to=parent.grad)
+            if isinstance(pullback, AddingPullback) and pullback.target.array is not None:
+                pullback(gradient)
+                continue
+            if isinstance(pullback, SummingPullback) and parent in gradients and not watch:
+                total = pullback(gradient, plus=gradients[parent])
+                gradients[parent] = _checked(total, parent, node, position)
+                owned.add(parent)
                 continue
             contribution = _checked(pullback(gradient), parent, node, position)
             if (watching := watch) is not None:  # read once: another thread may end it
@@ -96,11 +125,11 @@ def _refuse_freed(node):
         )
 
 
-def _adds_in_place(pullback, parent):
-    """Whether the pullback can add to the gradient of a leaf. (An anomaly watch wants to see it alone.)"""
-    if not isinstance(pullback, AddingPullback) or isinstance(parent, Node):
+def _can_be_added_to(parent):
+    """Whether a pullback may add to a leaf's gradient itself. (An anomaly watch wants to see it alone.)"""
+    if parent is None or isinstance(parent, Node) or watch or _aside.gradients is not None:
         return False
-    return _fits(parent) and parent.grad.flags.c_contiguous and not watch and _aside.gradients is None
+    return _fits(parent) and parent.grad.flags.c_contiguous
 
 
 def _checked(gradient, parent, node, position):

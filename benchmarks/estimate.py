@@ -75,32 +75,48 @@ def _in_place(*names):
     return lambda a: dict.fromkeys(names, 2)
 
 
+def _seen(a):
+    """What part of a block's scores belongs to keys that its queries see: the others are only written."""
+    return (a.first + (a.t + 1) / 2) / a.K
+
+
+def _philox(array):
+    """Random bits for all elements of an array, if there is dropout."""
+    return lambda a: (a.dropped > 0) * PHILOX * getattr(a, array).size
+
+
 COSTS = {  # every kernel: tests/benchmarks/test_estimate.py compares this with the sources
-    "bias_activation_forward": Cost("bias[i % M]", _in_place("pre"), lambda a: DIVISION * a.size),
+    # In place if the array is the same, and otherwise one array is read, and another is written.
+    "bias_activation_forward": Cost(
+        "store(out + row * M + j, x)", lambda a: {"out": 2 if a.out.data.ptr == a.pre.data.ptr else 1}
+    ),
     "activation_backward": Cost(),
-    "dropout": Cost("(first + i) / groups * per_row", instructions=lambda a: (DIVISION + PHILOX) * a.x.size),
+    # A division of two long long for each vector, of four numbers.
+    "dropout": Cost("group % groups * 32", instructions=lambda a: (PHILOX + DIVISION / 2) * a.x.size),
+    "residual_forward": Cost("store(y + row * C + j, sum)", _in_place("y"), _philox("y")),
+    "residual_backward": Cost("row % T * C", instructions=lambda a: (PHILOX + DIVISION) * a.dout.size),
     "column_sums": Cost(),
-    "heads_from_rows": Cost("i / (D * T) % H", instructions=lambda a: 8 * DIVISION * a.rows.size),
-    "rows_from_heads": Cost("i / (D * H * parts) % T", instructions=lambda a: 8 * DIVISION * a.rows.size),
+    "heads_from_rows": Cost("j / D % H", instructions=lambda a: DIVISION / 2 * a.rows.size),
+    "rows_from_heads": Cost("j / D % H", instructions=lambda a: DIVISION / 2 * a.rows.size),
     "layer_norm_forward": Cost(),
     "layer_norm_backward": Cost(),
     "layer_norm_weight_gradients": Cost(),
-    "attention_forward": Cost(
-        "weights[j] = weight;", _in_place("weights"), lambda a: (a.dropped > 0) * PHILOX * a.weights.size
-    ),
+    # Of keys that are not seen, scores are written and not read.
+    "attention_forward": Cost("j < row.length", lambda a: {"scores": 1 + _seen(a)}, _philox("scores")),
     "attention_backward": Cost(
-        "gradient[j] = dp;", _in_place("gradient"), lambda a: (a.dropped > 0) * PHILOX * a.weights.size
+        "store(slopes + j, dx)",
+        lambda a: dict(scores=1 + _seen(a), gradient=1 + _seen(a), out=a.t / a.T, dout=a.t / a.T),
+        _philox("scores"),
     ),
     "share_of_counted": Cost(),
-    # Three passes read the logits, and one writes them. Only short rows stay in the cache.
-    "cross_entropy": Cost("j == target", lambda a: {"logits": 4 if a.V > 8192 else 2}),
+    # Two passes read the logits, and one writes them. Only short rows stay in the cache.
+    "cross_entropy": Cost("j + i == target", lambda a: {"logits": 3 if a.V > 8192 else 2}),
     "sum_all": Cost(),
-    "embedding_forward": Cost("ids[i / C]", lambda a: {"weight": a.N / a.V}, lambda a: DIVISION * a.out.size),
-    # Every block reads all ids of its stretch.
-    "embedding_backward": Cost(
-        "matches[threadIdx.x / 32]", cached_bytes=lambda a: a.V * -(-a.C // 128) * a.ids.nbytes
-    ),
-    "adamw": Cost("p[i] = p[i]", _in_place("p", "m", "v")),
+    "embedding_forward": Cost("weight + id * C", lambda a: {"weight": len(a.ids) / a.V}),
+    # One block, on one of the card's 132 or so processors.
+    "sort_by_id": Cost("counts[16 * SORTERS]", instructions=lambda a: 132 * 100 * a.N * a.passes),
+    "embedding_backward": Cost("dweight + key * C", lambda a: {"dweight": 2 * min(1, a.N / a.V)}),
+    "adamw": Cost("store(p + at, value)", _in_place("p", "m", "v")),
     "sums_of_squares": Cost(),
 }
 

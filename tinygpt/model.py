@@ -77,6 +77,11 @@ class Linear(Module):
     def __call__(self, x: Tensor) -> Tensor:
         return ag.linear(x, self.weight, self.bias, activation=self.activation)
 
+    def onto(self, residual: Tensor, x: Tensor, dropout: "Dropout", stream: Stream | None) -> Tensor:
+        """residual + dropout(self(x)), in one operation. For layers without an activation."""
+        p, stream = dropout.draws(stream)
+        return ag.residual_linear(residual, x, self.weight, self.bias, p, stream)
+
 
 class Embedding(Module):
     def __init__(self, n_rows: int, n_embd: int) -> None:
@@ -103,9 +108,14 @@ class Dropout(Module):
         self.p, self.site = p, site
 
     def __call__(self, x: Tensor, stream: Stream | None) -> Tensor:
+        p, stream = self.draws(stream)
+        return ag.dropout(x, p, stream) if p else x
+
+    def draws(self, stream: Stream | None) -> tuple[float, Stream | None]:
+        """With what probability this layer drops, and where it draws. Without a stream it drops nothing."""
         if stream is None or self.p == 0:
-            return x
-        return ag.dropout(x, self.p, stream.at(site=self.site))
+            return 0.0, None
+        return self.p, stream.at(site=self.site)
 
 
 @dataclass
@@ -126,15 +136,19 @@ class CausalSelfAttention(Module):
         self.n_head, self.p, self.site = config.n_head, config.dropout, site
         self.dropout = Dropout(config.dropout, site + 1)
 
-    def __call__(self, x: Tensor, stream: Stream | None, cache: BlockCache | None = None) -> Tensor:
+    def __call__(
+        self, x: Tensor, residual: Tensor, stream: Stream | None, cache: BlockCache | None = None
+    ) -> Tensor:
+        """What the heads find in x, added to the residual stream."""
         qkv = self.c_attn(x)  # (B, T, C) -> (B, T, 3C)
         if cache is not None:
-            return self.c_proj(self._attend_to_cache(qkv, cache))
-        if stream is None:
+            y = self._attend_to_cache(qkv, cache)
+            residual = residual[:, -1:] if cache.last_only else residual  # (B, T, C) -> (B, 1, C), as y
+        elif stream is None:
             y = ag.causal_attention(qkv, self.n_head)  # (B, T, 3C) -> (B, T, C)
         else:
             y = ag.causal_attention(qkv, self.n_head, dropout=self.p, stream=stream.at(site=self.site))
-        return self.dropout(self.c_proj(y), stream)
+        return self.c_proj.onto(residual, y, self.dropout, stream)
 
     def _attend_to_cache(self, qkv, cache):
         y = attend_to_cache(
@@ -154,8 +168,9 @@ class MLP(Module):
         self.c_proj = Linear(4 * config.n_embd, config.n_embd)
         self.dropout = Dropout(config.dropout, site)
 
-    def __call__(self, x: Tensor, stream: Stream | None) -> Tensor:
-        return self.dropout(self.c_proj(self.c_fc(x)), stream)  # (B, T, C) -> (B, T, 4C) -> (B, T, C)
+    def __call__(self, x: Tensor, residual: Tensor, stream: Stream | None) -> Tensor:
+        hidden = self.c_fc(x)  # (B, T, C) -> (B, T, 4C)
+        return self.c_proj.onto(residual, hidden, self.dropout, stream)  # (B, T, 4C) -> (B, T, C)
 
 
 class Block(Module):
@@ -173,11 +188,8 @@ class Block(Module):
         self.mlp = MLP(config, site + 2)
 
     def __call__(self, x: Tensor, stream: Stream | None, cache: BlockCache | None = None) -> Tensor:
-        y = self.attn(self.ln_1(x), stream, cache)
-        if cache is not None and cache.last_only:
-            x = x[:, -1:]  # (B, T, C) -> (B, 1, C), as y
-        x = x + y
-        return x + self.mlp(self.ln_2(x), stream)
+        x = self.attn(self.ln_1(x), residual=x, stream=stream, cache=cache)
+        return self.mlp(self.ln_2(x), residual=x, stream=stream)
 
 
 class Transformer(Module):

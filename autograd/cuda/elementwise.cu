@@ -1,4 +1,4 @@
-// Bias and activation, dropout, column sums, and the layout of attention heads.
+// Bias and activation, dropout, and column sums.
 
 enum Activation { NONE, RELU, GELU, GELU_EXACT };
 
@@ -21,77 +21,112 @@ __device__ __forceinline__ float slope(float x, long long kind) {
     return 1.0f;
 }
 
-// pre (N, M) += bias (M); out = activation(pre). pre and out may be the same array, if the slope can be told
-// from out.
-extern "C" __global__ void bias_activation_forward(float* pre, const float* bias, float* out, long long size,
-                                                   long long M, long long has_bias, long long kind) {
-    for (long long i = global_thread(); i < size; i += (long long)gridDim.x * blockDim.x) {
-        float x = pre[i] + (has_bias ? bias[i % M] : 0.0f);
-        pre[i] = x;
-        out[i] = activate(x, kind);
+// out (N, M) = activation(pre + bias), bias (M). pre and out may be the same array. A block takes rows, one
+// after the other.
+template <class V>
+__device__ __forceinline__ void activate_rows(const float* pre, const float* bias, float* out, long long N,
+                                              long long M, long long kind) {
+    for (long long row = blockIdx.x; row < N; row += gridDim.x)
+        for (long long j = threadIdx.x * WIDTH<V>; j < M; j += blockDim.x * WIDTH<V>) {
+            V x = load<V>(pre + row * M + j);
+            if (bias) add_to(x, load<V>(bias + j));
+            for (int i = 0; i < WIDTH<V>; i++) part(x, i) = activate(part(x, i), kind);
+            store(out + row * M + j, x);
+        }
+}
+
+extern "C" __global__ void bias_activation_forward(const float* pre, const float* bias, float* out,
+                                                   long long N, long long M, long long has_bias,
+                                                   long long kind) {
+    bias = has_bias ? bias : nullptr;
+    if (fours(M, pre, bias, out))
+        activate_rows<float4>(pre, bias, out, N, M, kind);
+    else
+        activate_rows<float>(pre, bias, out, N, M, kind);
+}
+
+// dpre = dout * activation'(pre + bias), all (N, C); dbias (C) = the sums of its columns, if `add` added to
+// what is there.
+template <class V>
+__device__ __forceinline__ void slopes_and_sums(const float* __restrict__ pre, const float* bias,
+                                                const float* __restrict__ dout, float* __restrict__ dpre,
+                                                float* partial, int* arrived, float* dbias, long long N,
+                                                long long C, long long kind, bool add) {
+    long long column = (blockIdx.x * 32 + threadIdx.x) * WIDTH<V>;
+    if (blockIdx.x * 32 * WIDTH<V> >= C) return;  // the grid is for vectors of one number
+    V total = V(), shift = bias && column < C ? load<V>(bias + column) : V();
+    if (column < C)
+        for (long long row = blockIdx.y * 8 + threadIdx.y; row < N; row += gridDim.y * 8) {
+            V x = load<V>(pre + row * C + column), d = load<V>(dout + row * C + column);
+            for (int i = 0; i < WIDTH<V>; i++) part(d, i) *= slope(part(x, i) + part(shift, i), kind);
+            store(dpre + row * C + column, d);
+            add_to(total, d);
+        }
+    keep_sums(total, partial, column, C);
+    if (is_last(arrived)) add_up<V>(partial, dbias, column, C, add);
+}
+
+extern "C" __global__ void activation_backward(const float* pre, const float* bias, const float* dout,
+                                               float* dpre, float* partial, int* arrived, float* dbias,
+                                               long long N, long long C, long long has_bias, long long kind,
+                                               long long add) {
+    bias = has_bias ? bias : nullptr;
+    if (fours(C, pre, bias, dout, dpre, partial))
+        slopes_and_sums<float4>(pre, bias, dout, dpre, partial, arrived, dbias, N, C, kind, add);
+    else
+        slopes_and_sums<float>(pre, bias, dout, dpre, partial, arrived, dbias, N, C, kind, add);
+}
+
+// out (C) = the sums of the first C columns of x (N, stride), if `add` added to what is there.
+template <class V>
+__device__ __forceinline__ void sums(const float* __restrict__ x, float* partial, int* arrived, float* out,
+                                     long long N, long long C, long long stride, bool add) {
+    long long column = (blockIdx.x * 32 + threadIdx.x) * WIDTH<V>;
+    if (blockIdx.x * 32 * WIDTH<V> >= C) return;  // the grid is for vectors of one number
+    V total = V();
+    if (column < C)
+        #pragma unroll 4
+        for (long long row = blockIdx.y * 8 + threadIdx.y; row < N; row += gridDim.y * 8)
+            add_to(total, load<V>(x + row * stride + column));
+    keep_sums(total, partial, column, C);
+    if (is_last(arrived)) add_up<V>(partial, out, column, C, add);
+}
+
+extern "C" __global__ void column_sums(const float* x, float* partial, int* arrived, float* out, long long N,
+                                       long long C, long long stride, long long add) {
+    if (fours(C, x, partial) && stride % 4 == 0)
+        sums<float4>(x, partial, arrived, out, N, C, stride, add);
+    else
+        sums<float>(x, partial, arrived, out, N, C, stride, add);
+}
+
+// out = x * keep * keep_scale for x (rows, per_row), with a row for each sequence. A warp draws for 32
+// groups, and then walks over their elements.
+template <class V>
+__device__ __forceinline__ void drop(const float* __restrict__ x, float* __restrict__ out, long long rows,
+                                     long long per_row, Place place, unsigned dropped, float keep_scale) {
+    int lane = threadIdx.x % 32;
+    long long groups = (per_row + 31) / 32, first = global_warp() * 32, mine = first + lane;
+    unsigned bits = 0;
+    if (mine < rows * groups) bits = keep_group(place, mine / groups, mine % groups, per_row, dropped);
+    for (int i = 0; i < 32; i += WIDTH<V>) {
+        int its_group = i + lane * WIDTH<V> / 32, its_bit = lane * WIDTH<V> % 32;
+        unsigned keep = __shfl_sync(FULL_WARP, bits, its_group) >> its_bit;
+        long long group = first + its_group, element = group % groups * 32 + its_bit;
+        if (group >= rows * groups || element >= per_row) continue;
+        V value = load<V>(x + group / groups * per_row + element);
+        for (int k = 0; k < WIDTH<V>; k++)
+            part(value, k) = keep >> k & 1 ? part(value, k) * keep_scale : 0.0f;
+        store(out + group / groups * per_row + element, value);
     }
 }
 
-// dpre = dout * activation'(pre)
-extern "C" __global__ void activation_backward(const float* pre, const float* dout, float* dpre,
-                                               long long size, long long kind) {
-    for (long long i = global_thread(); i < size; i += (long long)gridDim.x * blockDim.x)
-        dpre[i] = dout[i] * slope(pre[i], kind);
-}
-
-// out = x * keep * keep_scale for x (rows, per_row). A warp draws for 32 groups of 32 elements, and then
-// takes the groups in turn.
 extern "C" __global__ void dropout(const float* x, float* out, long long rows, long long per_row,
                                    unsigned long long seed, unsigned long long step_and_site,
                                    long long first_row, long long dropped, float keep_scale) {
     Place place = {seed, step_and_site, first_row};
-    int lane = threadIdx.x % 32;
-    long long groups = (per_row + 31) / 32, first = global_warp() * 32, mine = first + lane;
-    unsigned bits = keep_group(place, mine / groups, mine % groups, per_row, (unsigned)dropped);
-    for (int i = 0; i < 32 && first + i < rows * groups; i++) {
-        bool keep = __shfl_sync(FULL_WARP, bits, i) >> lane & 1;
-        long long element = (first + i) % groups * 32 + lane;
-        if (element >= per_row) continue;
-        long long at = (first + i) / groups * per_row + element;
-        out[at] = keep ? x[at] * keep_scale : 0.0f;
-    }
-}
-
-// x (N, C) -> out (S, C): the sums of S interleaved sets of rows, S = gridDim.y, if wanted added to what is
-// there. Blocks of 32 columns by 8 rows.
-extern "C" __global__ void column_sums(const float* x, float* out, long long N, long long C, long long add) {
-    __shared__ float parts[8][32];
-    long long column = blockIdx.x * 32 + threadIdx.x;
-    float total = 0.0f;
-    if (column < C)
-        for (long long row = blockIdx.y * 8 + threadIdx.y; row < N; row += gridDim.y * 8)
-            total += x[row * C + column];
-    parts[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    if (threadIdx.y == 0 && column < C) {
-        for (int i = 1; i < 8; i++) total += parts[i][threadIdx.x];
-        out[blockIdx.y * C + column] = total + (add ? out[blockIdx.y * C + column] : 0.0f);
-    }
-}
-
-// (B, T, parts, H, D) -> (parts, B, H, T, D); the first part is multiplied by scale on the way.
-extern "C" __global__ void heads_from_rows(const float* rows, float* heads, long long B, long long T,
-                                           long long parts, long long H, long long D, float scale) {
-    for (long long i = global_thread(); i < B * T * parts * H * D; i += (long long)gridDim.x * blockDim.x) {
-        long long d = i % D, t = i / D % T, h = i / (D * T) % H;
-        long long b = i / (D * T * H) % B, part = i / (D * T * H * B);
-        float x = rows[(((b * T + t) * parts + part) * H + h) * D + d];
-        heads[i] = part == 0 ? x * scale : x;
-    }
-}
-
-// (parts, B, H, T, D) -> (B, T, parts, H, D); the first part is multiplied by scale on the way.
-extern "C" __global__ void rows_from_heads(const float* heads, float* rows, long long B, long long T,
-                                           long long parts, long long H, long long D, float scale) {
-    for (long long i = global_thread(); i < B * T * parts * H * D; i += (long long)gridDim.x * blockDim.x) {
-        long long d = i % D, h = i / D % H, part = i / (D * H) % parts;
-        long long t = i / (D * H * parts) % T, b = i / (D * H * parts * T);
-        float x = heads[(((part * B + b) * H + h) * T + t) * D + d];
-        rows[i] = part == 0 ? x * scale : x;
-    }
+    if (fours(per_row, x, out))
+        drop<float4>(x, out, rows, per_row, place, dropped, keep_scale);
+    else
+        drop<float>(x, out, rows, per_row, place, dropped, keep_scale);
 }

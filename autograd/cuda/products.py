@@ -10,8 +10,9 @@ import numpy as np
 COMPUTE_TYPES = {"fp32": 68, "tf32": 77, "bf16": 75}
 PRECISIONS = tuple(COMPUTE_TYPES)
 CUDA_R_32F, DEFAULT_ALGORITHM = 0, -1
-# cuBLAS reads alpha and beta by address
-_numbers = {value: np.array(value, np.float32) for value in (0.0, 1.0)}
+# cuBLAS reads alpha and beta by address.
+_numbers = np.array([0, 1], np.float32)
+ZERO, ONE = (_numbers[i:].ctypes.data for i in range(2))
 _compute_type = COMPUTE_TYPES["fp32"]
 
 
@@ -48,13 +49,9 @@ def product(xp, a, b, out=None, add_to=None):
             f"matrix product: {out.shape} {out.dtype} cannot hold the result of {a.shape} and {b.shape}"
         )
     # cuBLAS stores columns one after the other, so it sees each of our matrices transposed: outᵀ = bᵀ aᵀ.
-    handle, one, beta = (
-        xp.cuda.device.get_cublas_handle(),
-        _numbers[1.0].ctypes.data,
-        _numbers[float(add)].ctypes.data,
-    )
-    sizes = (handle, b_flag, a_flag, m, n, k, one)
+    sizes = (xp.cuda.device.get_cublas_handle(), b_flag, a_flag, m, n, k, ONE)
     A, B, C = ((x.data.ptr, CUDA_R_32F, width) for x, width in ((a, a_width), (b, b_width), (out, out_width)))
+    beta = ONE if add else ZERO
     if stack:
         A, B, C = ((*X, x.strides[0] // 4) for X, x in ((A, a), (B, b), (C, out)))
         cublas.gemmStridedBatchedEx(*sizes, *B, *A, beta, *C, stack[0], _compute_type, DEFAULT_ALGORITHM)

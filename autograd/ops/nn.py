@@ -11,7 +11,7 @@ from autograd.backend import Array, array_module, device_of, is_array
 from autograd.operation import op
 from autograd.ops import arguments
 from autograd.ops.elementwise import shape_of
-from autograd.ops.linalg import as_rows, check_product, column_sums, row_sums
+from autograd.ops.linalg import Shared, as_rows, check_product, column_sums, row_sums
 from autograd.random import Stream, check_dropout
 from autograd.recording import is_recording
 from autograd.tensor import Tensor
@@ -23,6 +23,7 @@ __all__ = [
     "layer_norm",
     "linear_cross_entropy",
     "log_softmax",
+    "residual_linear",
     "softmax",
 ]
 
@@ -325,3 +326,47 @@ def dropout(x, p: float, stream: Stream):
         return out
 
     return masked(x), masked
+
+
+@op
+def residual_linear(x, h, weight, bias=None, p: float = 0.0, stream: Stream | None = None):
+    """x + dropout(h @ weight + bias): what a block adds to the residual stream, as one operation.
+
+    x (..., M), h (..., K), weight (K, M), bias (M) or None; p and stream as in `dropout`.
+    dx = dout. With dpre = dout * keep / (1 - p), dh, dweight and dbias are as in `linear`. Raises ValueError
+    for shapes that do not fit.
+    """
+    check_residual_linear(x, h, weight, bias, p, stream)
+    h_shape, h2 = h.shape, as_rows(h)  # (..., K) -> (N, K)
+    out = h2 @ weight  # (N, M)
+    if bias is not None:
+        out += bias
+    if p:
+        keep, scale = stream.keep_mask(x.shape, p)
+        keep = as_rows(array_module(x).asarray(keep))
+        out *= keep
+        out *= scale
+    out += as_rows(x)
+
+    def dpre_of(dout):
+        dout = as_rows(dout)
+        if p:
+            dout = dout * keep
+            dout *= scale
+        return dout
+
+    dpre = Shared(dpre_of)
+    return out.reshape(x.shape), (
+        lambda dout: dout,
+        lambda dout: (dpre(dout) @ weight.T).reshape(h_shape),
+        lambda dout: h2.T @ dpre(dout),
+        lambda dout: column_sums(dpre(dout)),
+    )
+
+
+def check_residual_linear(x, h, weight, bias, p, stream):
+    check_product("residual_linear", h, weight, bias)
+    x, wanted = shape_of(x), (*shape_of(h)[:-1], shape_of(weight)[1])
+    if x != wanted:
+        raise ValueError(f"residual_linear: x {x} does not fit the product, which is {wanted}")
+    check_dropout(p, stream)

@@ -1514,6 +1514,7 @@ ELSEWHERE = {
     "KinkError": "test_gradcheck.py",
     "PRECISIONS": "test_face.py",
     "draw": "test_draw.py",
+    "residual_linear": "test_fused.py",
     "set_precision": "test_face.py",
 }
 

@@ -4,12 +4,14 @@ import warnings
 
 import hypothesis.strategies as st
 import numpy as np
+import pytest
 
 import autograd as ag
 from autograd import Stream
+from autograd.cuda import ops as gpu_forms
 from autograd.ops import attention
 from autograd.ops.attention import attend_to_cache
-from tests.operations.checks import close, numbers, refused, same_on_gpu, tensors
+from tests.operations.checks import close, numbers, off_by_one, refused, same_on_gpu, tensors
 from tests.operations.nn import results_of, softmax_from_exp
 from tests.operations.over_shapes import Call, seeds
 from tests.operations.record import Bug, Case, Composition, Record
@@ -120,6 +122,16 @@ def attention_kernels(cupy):
     ):
         run = attention_with(n_head, dropout=p, stream=Stream(3, step=2, site=5, row=1))
         same_on_gpu(cupy, run, numbers(2, T, 3 * n_head * D))
+    same_on_gpu(cupy, attention_with(1), numbers(2, 9, 12), place=off_by_one)
+
+
+def attention_kernels_in_blocks(cupy):
+    """Of 32 queries; the last block has fewer."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpu_forms, "GPU_SCORES_AT_ONCE", 1)
+        for T, n_head, D, p in ((67, 2, 3, 0.3), (100, 1, 4, 0.25), (64, 1, 1, 0.0)):
+            run = attention_with(n_head, dropout=p, stream=Stream(3, step=2, site=5, row=1))
+            same_on_gpu(cupy, run, numbers(2, T, 3 * n_head * D))
 
 
 def attention_kernels_over_many_keys(cupy):
@@ -190,36 +202,55 @@ RECORDS = [
             ),
         ],
         checks=[everything_is_dropped, huge_scores, impossible_heads_are_refused],
-        kernel_checks=[attention_kernels, attention_kernels_over_many_keys],
+        kernel_checks=[attention_kernels, attention_kernels_in_blocks, attention_kernels_over_many_keys],
         kernel_bugs=[
-            Bug(
-                "heads and positions change places",
-                right="t = i / D % T, h = i / (D * T) % H",
-                wrong="h = i / D % H, t = i / (D * H) % T",
-            ),
-            Bug("keys are scaled as well as queries", "heads[i] = part == 0 ?", "heads[i] = part <= 1 ?"),
-            Bug("a query sees the key after it", "T - t + index % t + 1}", "T - t + index % t + 2}"),
-            Bug("a query does not see itself", "T - t + index % t + 1}", "T - t + index % t}"),
+            Bug("heads and positions change places", "* H + h) * T + t) * D", "* T + t) * H + h) * D"),
+            Bug("keys are scaled as well as queries", "part_number == 0 ?", "part_number <= 1 ?"),
+            Bug("a query sees the key after it", "query + 1};", "query + 2};"),
+            Bug("a query does not see itself", "query + 1};", "query};"),
             Bug(
                 "the row's maximum is not taken off",
-                right="total += expf(weights[j] - largest)",
-                wrong="total += expf(weights[j])",
+                right="expf(part(x, i) - sum.largest) * factor",
+                wrong="expf(part(x, i)) * factor",
                 caught_by="attention_kernels_over_many_keys",
             ),
+            Bug("the weights' derivative without delta", "* scale - delta)", "* scale)"),
+            Bug("delta of a warp's first lane alone", "    delta = warp_sum(delta);\n", "    "),
             Bug(
-                "the weights' derivative without delta",
-                right="weights[j] * (gradient[j] - delta)",
-                wrong="weights[j] * gradient[j]",
+                "delta from another position",
+                right="row.b * block.T + row.query) * block.H",
+                wrong="row.b * block.T + row.query - block.first) * block.H",
+                caught_by="attention_kernels_in_blocks",
             ),
             Bug(
-                "delta from weights that were dropped twice",
-                right="delta += weights[j] * dp",
-                wrong="delta += weights[j] * dp * keep_scale",
+                "a block's rows are kept where those of the first belong",
+                right="softmax[row.head * block.T + row.query] = ",
+                wrong="softmax[row.head * block.T + row.query - block.first] = ",
+                caught_by="attention_kernels_in_blocks",
+            ),
+            Bug(
+                "dropout's mask is that of the first block",
+                right="block.H * block.T + query) * block.T",
+                wrong="block.H * block.T + query - block.first) * block.T",
+                caught_by="attention_kernels_in_blocks",
+            ),
+            Bug("the rows of a warp draw the same bits", "        index += lane / lanes;\n", ""),
+            Bug(
+                "four weights in a row are dropped by one bit",
+                right="j + i < row.length && keep >> i & 1;",
+                wrong="j + i < row.length && keep & 1;",
+                caught_by="attention_kernels_in_blocks",
+            ),
+            Bug(
+                "of four keys all are seen if the first is",
+                right="float weight = j + i < row.length ?",
+                wrong="float weight = j < row.length ?",
+                caught_by="attention_kernels_in_blocks",
             ),
             Bug(
                 "only the first 1,024 keys draw",
-                right="group = begin; group <= last; group += 32)",
-                wrong="group = begin; group <= last && group < begin + 32; group += 32)",
+                right="row.start / 32 + first_group + lane % lanes",
+                wrong="row.start / 32 + lane % lanes",
                 caught_by="attention_kernels_over_many_keys",
             ),
         ],
@@ -264,6 +295,8 @@ RECORDS = [
             ),
         ],
         kernel_checks=[attention_kernels_with_a_past],
-        kernel_bugs=[Bug("the past is forgotten", "T - t + index % t + 1}", "index % t + 1}")],
+        kernel_bugs=[
+            Bug("the past is forgotten", "query = block.first + index % block.t", "query = index % block.t")
+        ],
     ),
 ]

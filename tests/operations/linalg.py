@@ -8,7 +8,7 @@ import autograd as ag
 from autograd import Tensor
 from autograd.cuda import products
 from autograd.ops import linalg
-from tests.operations.checks import close, numbers, refused, same_on_gpu, tensors
+from tests.operations.checks import close, numbers, off_by_one, refused, same_on_gpu, tensors
 from tests.operations.over_shapes import Call, seeds
 from tests.operations.record import Bug, Case, Composition, Record
 from tests.stand_ins import strict_cupy
@@ -62,11 +62,14 @@ def an_unknown_activation_is_refused():
 
 
 def linear_kernels(cupy):
-    for n, k, m in ((5, 7, 3), (1, 1, 1), (260, 3, 33)):
+    for n, k, m in ((5, 7, 3), (1, 1, 1), (150, 2, 36)):
         for activation in (None, "relu", "gelu", "gelu_exact"):
             run = lambda *tensors, a=activation: ag.linear(*tensors, activation=a)
             same_on_gpu(cupy, run, numbers(2, n, k), numbers(k, m), numbers(m))
             same_on_gpu(cupy, run, numbers(n, k), numbers(k, m))
+    run = lambda *tensors: ag.linear(*tensors, activation="gelu")
+    same_on_gpu(cupy, run, numbers(150, 2), numbers(2, 33), numbers(33))
+    same_on_gpu(cupy, run, numbers(5, 3), numbers(3, 8), numbers(8), place=off_by_one)
 
 
 def linear_kernels_at_extremes(cupy):
@@ -180,6 +183,16 @@ RECORDS = [
                 "the slope of relu is 1 at negative values",
                 right="x > 0.0f ? 1.0f : 0.0f",
                 wrong="x < 0.0f ? 1.0f : 0.0f",
+            ),
+            Bug(
+                "the slope without the bias",
+                "slope(part(x, i) + part(shift, i), kind)",
+                "slope(part(x, i), kind)",
+            ),
+            Bug(
+                "the bias's gradient of the last row alone",
+                right="            store(dpre + row * C + column, d);\n            add_to(total, d);",
+                wrong="            store(dpre + row * C + column, d);\n            total = d;",
             ),
             Bug("gelu's inner slope without its factor 3", "0.134145f", "0.044715f"),
             Bug(

@@ -10,7 +10,7 @@ import autograd as ag
 from autograd import Stream, Tensor, random
 from autograd.cuda import ops as gpu_forms
 from autograd.ops import nn
-from tests.operations.checks import numbers, on_gpu, refused, same_on_gpu, tensors
+from tests.operations.checks import close, numbers, off_by_one, on_gpu, refused, same_on_gpu, tensors
 from tests.operations.over_shapes import Call, seeds, unary
 from tests.operations.record import Bug, Case, Composition, Record
 
@@ -62,6 +62,14 @@ def dropout(x):
 def dropout_from_a_mask(x):
     keep, scale = STREAM.keep_mask(x.shape, 0.4)
     return x * (keep * scale)
+
+
+def residual_linear(x, h, weight, bias=None):
+    return ag.residual_linear(x, h, weight, bias, p=0.4, stream=STREAM)
+
+
+def residual_linear_from_parts(x, h, weight, bias):
+    return x + ag.dropout(h @ weight + bias, 0.4, STREAM)
 
 
 def cross_entropy(x):
@@ -253,6 +261,16 @@ def rates_of_dropout():
     refused(TypeError, "dropout draws from a Stream", ag.dropout, x, 0.5, None)
 
 
+def shapes_that_do_not_fit_a_residual_are_refused():
+    x, h, w, b = tensors((2, 3, 4), (2, 3, 5), (5, 4), (4,))
+    for wrong in ((x[0], h, w, b), (x, h[0], w), (x[:, :, :1], h, w), (x[:1], h, w)):
+        refused(ValueError, "does not fit the product, which is", ag.residual_linear, *wrong)
+    for wrong in ((x, h, w.T), (x, h, w, b[:1]), (x, h, b)):
+        refused(ValueError, "does not fit weight", ag.residual_linear, *wrong)
+    refused(TypeError, "draws from a Stream", ag.residual_linear, x, h, w, b, 0.5)
+    refused(ValueError, "must be a number from 0 to 1", ag.residual_linear, x, h, w, b, 1.5)
+
+
 def shapes_that_do_not_fit_a_layer_norm_are_refused():
     x, weight = tensors((2, 3), (3,))
     for wrong in ((x, weight[:1]), (x, 1.0), (x, weight, weight[:2]), (x, weight, 0.0), (x.sum(), weight)):
@@ -268,6 +286,54 @@ def layer_norm_kernels(cupy):
         same_on_gpu(cupy, ag.layer_norm, x, numbers(c, seed=2), numbers(c, seed=3), rtol=2e-4)
         same_on_gpu(cupy, ag.layer_norm, x[None], numbers(c, seed=2), rtol=2e-4)
     same_on_gpu(cupy, ag.layer_norm, far_rows(), numbers(768, seed=2), numbers(768, seed=3))
+    parameters = numbers(8, seed=2), numbers(8, seed=3)
+    same_on_gpu(cupy, ag.layer_norm, numbers(3, 8), *parameters, place=off_by_one)
+    same_on_gpu(cupy, norm_and_others, numbers(3, 8), *parameters)
+
+    trained_alone(cupy, ag.layer_norm, numbers(130, 5), numbers(5, seed=2), numbers(5, seed=3))
+
+
+def trained_alone(cupy, function, *arrays):
+    """The gradient of each input alone, where the others need none; and beside gradients that are there."""
+    expected = [Tensor(on_gpu(cupy, x), requires_grad=True) for x in arrays]
+    function(*expected).backward(cupy.asarray(numbers(*arrays[0].shape, seed=1)))
+    for i in range(len(arrays)):
+        inputs = [Tensor(on_gpu(cupy, x), requires_grad=i == j) for j, x in enumerate(arrays)]
+        others = [Tensor(on_gpu(cupy, x), requires_grad=True) for x in arrays]
+        others[i].grad = cupy.asarray(np.zeros(arrays[i].shape, np.float32))
+        for each in (inputs, others):
+            function(*each).backward(cupy.asarray(numbers(*arrays[0].shape, seed=1)))
+            close(each[i].grad, expected[i].grad.get())
+        for other, right in zip(others, expected, strict=True):
+            close(other.grad, right.grad.get())
+
+
+def norm_and_others(x, weight, bias):
+    """A layer norm of a result with two other users: one comes before it on the way back, one after it."""
+    x = x * 3.0
+    y = x * x
+    return ag.layer_norm(x, weight, bias) + x + y
+
+
+def residual_linear_kernels(cupy):
+    sizes = (
+        ((), 3, 8),
+        ((1,), 1, 1),
+        ((2, 35), 3, 36),
+        ((2, 70), 2, 33),
+        ((3, 2), 4, 1100),
+        ((2, 3, 5), 1, 8),
+    )
+    for shape, K, M in sizes:
+        for p in (0.0, 0.3, 1.0):
+            run = lambda *tensors, p=p: ag.residual_linear(*tensors, p=p, stream=STREAM)
+            arrays = numbers(*shape, M), numbers(*shape, K), numbers(K, M)
+            same_on_gpu(cupy, run, *arrays, numbers(M))
+            same_on_gpu(cupy, run, *arrays)
+    run = lambda *tensors: ag.residual_linear(*tensors, p=0.3, stream=STREAM)
+    arrays = numbers(2, 35, 8), numbers(2, 35, 4), numbers(4, 8), numbers(8)
+    same_on_gpu(cupy, run, *arrays, place=off_by_one)
+    trained_alone(cupy, run, *arrays)
 
 
 def dropout_kernel(cupy):
@@ -279,7 +345,7 @@ def dropout_kernel(cupy):
 
 
 def cross_entropy_kernels(cupy):
-    for n, V in ((1, 1), (7, 3), (300, 65), (5, 1500)):
+    for n, V in ((1, 1), (7, 3), (300, 65), (5, 1500), (3, 1027)):
         targets = np.random.default_rng(0).integers(0, V, n)
         targets[n // 2 :: 3] = -1
         targets[0] = V - 1
@@ -309,10 +375,15 @@ def linear_cross_entropy_kernels(cupy):
 
 
 def embedding_kernels(cupy):
-    # in 64, 64, 2, 64 stretches and 1
-    for n, V, C in ((1, 1, 1), (600, 5, 33), (300, 1500, 3), (2, 7, 130), (3, 4100, 1)):
+    # Ids of 1 to 13 bits; runs of equal ids of many lengths; rows of whole fours and others
+    for n, V, C in ((1, 1, 1), (300, 5, 36), (100, 150, 3), (2, 7, 132), (3, 4100, 1)):
         ids = np.random.default_rng(0).integers(0, V, (2, n))
         same_on_gpu(cupy, lambda w, ids=ids: ag.embedding(w, ids), numbers(V, C))
+    same_on_gpu(cupy, lambda w: ag.embedding(w, [2, 0, 2]), numbers(3, 4), place=off_by_one)
+    w = Tensor(on_gpu(cupy, numbers(3, 5)), requires_grad=True)
+    out = ag.embedding(w, cupy.asarray(np.array([2, -1, 3, 2, 7])))  # some of no such rows
+    out.backward(cupy.asarray(np.ones((5, 5), np.float32)))
+    np.testing.assert_array_equal(w.grad.get(), np.outer([0, 0, 2], np.ones(5)))
 
 
 RECORDS = [
@@ -406,14 +477,16 @@ RECORDS = [
             ),
             Bug(
                 "the layer norm's share along xhat stays",
-                right=" - normalised(x[j], its) * xhat_share)",
-                wrong=")",
+                right=" + normalised(part(value, i), its) * xhat_share",
+                wrong="",
             ),
             Bug(
                 "dweight without the standard deviation",
-                right="normalised(x[row * C + column], moments_of(moments, row, N))",
-                wrong="(x[row * C + column] - moments[row] - moments[N + row])",
+                right="part(d, i) * normalised(part(value, i), its);",
+                wrong="part(d, i) * (part(value, i) - its.mean - its.rest);",
             ),
+            Bug("what other users contribute is left out", "if (plus) add_to(d, load<V>(plus + j));", ""),
+            Bug("a norm's weight at an odd place", "fours(C, x, weight, bias, out)", "fours(C, out)"),
             Bug("far from 0 the mean is as it was rounded", "x - its.mean - its.rest", "x - its.mean"),
         ],
     ),
@@ -466,13 +539,13 @@ RECORDS = [
         kernel_bugs=[
             Bug(
                 "the target's logit is read after it was overwritten",
-                right='nanf("");\n    __syncthreads();',
-                wrong='nanf("");',
+                right="    __syncthreads();  // the target's logit is read before it is overwritten\n",
+                wrong="",
             ),
             Bug("ignored targets count in the mean", "count += targets[i] != ignored", "count += 1"),
-            Bug("the gradient at the target lacks the - 1", "(j == target ? 1.0f : 0.0f)", "0.0f"),
-            Bug("the loss without the row's maximum", "(logits[valid ? target : 0] - largest)", "0.0f"),
-            Bug("the mean of nothing is 0", "0.0f * share[0]", "0.0f"),
+            Bug("the gradient at the target lacks the - 1", "(j + i == target ? 1.0f : 0.0f)", "0.0f"),
+            Bug("the loss without the row's maximum", "(logit - sum.largest)", "logit"),
+            Bug("the mean of nothing is 0", "0.0f * targets.share[0]", "0.0f"),
         ],
     ),
     Record(
@@ -571,8 +644,10 @@ RECORDS = [
         checks=[linear_cross_entropy_with_every_target_ignored, impossible_classes],
         kernel_checks=[linear_cross_entropy_kernels],
         kernel_bugs=[
-            Bug("ignored targets get a gradient", "part = counts ? share[0] : 0.0f", "part = share[0]"),
-            Bug("the bias is read by rows", "bias[i % M]", "bias[i / M % M]"),
+            Bug("ignored targets get a gradient", "counts ? targets.share[0] : 0.0f;", "targets.share[0];"),
+            Bug("rows of logits follow at once", "logits += blockIdx.x * stride", "logits += blockIdx.x * V"),
+            Bug("four logits get one bias", "bias[j + i]", "bias[j]"),
+            Bug("no bias at the target", "biased(logits[target], bias, target, 1)", "logits[target]"),
         ],
     ),
     Record(
@@ -602,20 +677,32 @@ RECORDS = [
         kernel_checks=[embedding_kernels],
         kernel_bugs=[
             Bug(
-                "matches are read before all warps have written theirs",
-                right="matches[threadIdx.x / 32] = mine;\n        __syncthreads();",
-                wrong="matches[threadIdx.x / 32] = mine;",
+                "a pass of the sort begins before all keys have moved",
+                right="            place_to[at] = its_place[i];\n        }\n        __syncthreads();",
+                wrong="            place_to[at] = its_place[i];\n        }",
             ),
             Bug(
-                "matches are overwritten while they are read",
-                right="            }\n        __syncthreads();\n",
-                wrong="            }\n",
+                "sums of neighbours are read while they change",
+                right=" : 0;\n            __syncthreads();\n            totals",
+                wrong=" : 0;\n            totals",
             ),
             Bug(
-                "a stretch runs into the next",
-                right="row < end && ids[row < end ? row : begin]",
-                wrong="row < N && ids[row < N ? row : begin]",
+                "keys are moved while others still need the counts",
+                right="            before += count;\n        }\n        __syncthreads();",
+                wrong="            before += count;\n        }",
             ),
+            Bug(
+                "equal digits change places",
+                right="mine[i] = before;\n            before += count;",
+                wrong="before += count;\n            mine[i] = before - 1;",
+            ),
+            Bug("a run ends with its stretch", "n < end;", "n < end && n < blockIdx.x * 8 + 8;"),
+            Bug(
+                "a run is added by every stretch that it touches",
+                right="first > 0 && keys",
+                wrong="first > blockIdx.x * 8 && keys",
+            ),
+            Bug("an id that does not exist is added to", "key == no_id || ", ""),
         ],
     ),
     Record(
@@ -678,12 +765,70 @@ RECORDS = [
         checks=[rates_of_dropout],
         kernel_checks=[dropout_kernel],
         kernel_bugs=[
-            Bug("what is kept is not scaled up", "keep ? x[at] * keep_scale : 0.0f", "keep ? x[at] : 0.0f"),
-            Bug(
-                "the last, partial group of a row runs into the next",
-                right="        if (element >= per_row) continue;\n",
-                wrong="",
+            Bug("what is kept is not scaled up", "part(value, k) * keep_scale", "part(value, k)"),
+            Bug("the last, partial group of a row runs into the next", " || element >= per_row", ""),
+            Bug("four elements take one bit of dropout", "keep >> k & 1", "keep & 1"),
+        ],
+    ),
+    Record(
+        ag.residual_linear,
+        cases={
+            "residual_linear": Case(ag.residual_linear, [(2, 3, 4), (2, 3, 5), (5, 4), (4,)]),
+            "residual_linear_dropout": Case(residual_linear, [(2, 3, 4), (2, 3, 5), (5, 4), (4,)]),
+        },
+        composed={
+            "residual_linear from its parts": Composition(
+                residual_linear, residual_linear_from_parts, [(2, 3, 4), (2, 3, 5), (5, 4), (4,)]
             ),
+        },
+        bugs=[
+            Bug("residual_linear: the residual is left out", "out += as_rows(x)", "pass"),
+            Bug(
+                "residual_linear: the residual is dropped too",
+                right="        out *= keep\n",
+                wrong="        out += as_rows(x)\n        out *= keep\n        out -= as_rows(x)\n",
+                caught_by="residual_linear from its parts",
+            ),
+            Bug(
+                "residual_linear: no mask in the pullback",
+                right="            dout = dout * keep\n            dout *= scale\n",
+                wrong="            pass\n",
+                caught_by="residual_linear_dropout",
+            ),
+            Bug(
+                "residual_linear: bias gradient averaged",
+                right="column_sums(dpre(dout))",
+                wrong="column_sums(dpre(dout)) / len(h2)",
+            ),
+        ],
+        kernel_checks=[residual_linear_kernels],
+        kernel_bugs=[
+            Bug(
+                "what is kept of a branch is not scaled up",
+                right="part(value, i) * keep_scale",
+                wrong="part(value, i)",
+            ),
+            Bug("only the first 1,024 channels draw", "start / 32 + group + lane, T", "start / 32 + lane, T"),
+            Bug("all rows draw the same bits", "long long start = row % T * C", "long long start = 0"),
+            Bug(
+                "a warp's later rows take the bits of the first",
+                right="row + lane / GROUPS * step",
+                wrong="row",
+            ),
+            Bug("a warp draws but once", "if (turn % AHEAD == 0)", "if (turn == 0)"),
+            Bug(
+                "columns take the bits of the row's first columns",
+                right="group = (later % T * C + begin) / 32",
+                wrong="group = later % T * C / 32",
+            ),
+            Bug("a branch without its bias", "if (bias) add_to(value, load<V>(bias + j));", ""),
+        ],
+    ),
+    Record(
+        nn.check_residual_linear,
+        checks=[shapes_that_do_not_fit_a_residual_are_refused],
+        bugs=[
+            Bug("a residual of any shape is broadcast", "if x != wanted:", "if False:"),
         ],
     ),
 ]

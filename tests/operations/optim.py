@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from autograd import AdamW, Tensor, clip_grad_norm, optim
-from tests.operations.checks import close, numbers
+from tests.operations.checks import close, numbers, off_by_one
 from tests.operations.record import Bug, Record
 
 
@@ -115,7 +115,7 @@ def adamw_and_norm_kernels(cupy):
     for to_device, dtype in ((np.asarray, np.float64), (cupy.asarray, np.float32)):
         matrix, vector = (
             Tensor(to_device(numbers(*shape, seed=4).astype(dtype)), requires_grad=True)
-            for shape in ((300, 7), (5,))
+            for shape in ((300, 8), (5,))
         )
         groups = [{"params": [matrix], "weight_decay": 0.3}, {"params": [vector], "weight_decay": 0.0}]
         optimizer = AdamW(groups, lr=0.01)
@@ -123,6 +123,8 @@ def adamw_and_norm_kernels(cupy):
             for p in (matrix, vector):
                 gradient = to_device(numbers(*p.shape, seed=step).astype(dtype))
                 p.grad = gradient * (10.0 if step == 1 else 0.001)
+                if to_device is not np.asarray and step == 1:
+                    p.grad = off_by_one(cupy, p.grad.get())
             norm = optimizer.clip_grad_norm(5.0)
             optimizer.step()
         runs.append([matrix.data, vector.data, norm])
@@ -151,12 +153,13 @@ RECORDS = [
         ],
         kernel_checks=[adamw_and_norm_kernels],
         kernel_bugs=[
-            Bug("the second moment without its correction", "sqrtf(square / bias_v)", "sqrtf(square)"),
+            Bug("the second moment without its correction", "sqrtf(vi / its.bias_v)", "sqrtf(vi)"),
             Bug(
                 "weight decay that is not decoupled",
-                right="p[i] * (1.0f - lr * weight_decay)",
-                wrong="p[i] * (1.0f - weight_decay)",
+                right="(1.0f - its.lr * its.weight_decay)",
+                wrong="(1.0f - its.weight_decay)",
             ),
+            Bug("the place of the gradient is not looked at", "fours(n, p, g, m, v)", "fours(n, p, m, v)"),
         ],
     ),
     Record(
@@ -229,6 +232,12 @@ RECORDS = [
             ),
         ],
         kernel_checks=[adamw_and_norm_kernels],
-        kernel_bugs=[Bug("the norm adds up values, not squares", "total += x[i] * x[i]", "total += x[i]")],
+        kernel_bugs=[
+            Bug(
+                "the norm adds up values, not squares",
+                "total += part(value, i) * part(value, i)",
+                "total += part(value, i)",
+            )
+        ],
     ),
 ]

@@ -126,6 +126,11 @@ def _check(what, value, parameter):
         raise KernelError(f"{what} is not contiguous")
 
 
+def _room(first, last):
+    """Bytes from the multiple of 16 at or below `first` to that at or above `last`."""
+    return -(-last // 16) * 16 - first // 16 * 16
+
+
 class _OnDevice:
     """Arrays copied to memory between forbidden addresses, and copied back afterwards.
 
@@ -146,8 +151,8 @@ class _OnDevice:
     def __enter__(self):
         for span in self.spans:
             first, last = span
-            # aligned to 16 bytes, as vectors of four floats must be
-            start = self.map(last - first) - (last - first + 15) // 16 * 16
+            # aligned to 16 bytes as on the host, since vectors of four floats must be
+            start = self.map(_room(first, last)) - _room(first, last) + first % 16
             ctypes.memmove(start, first, last - first)
             span.append(start)
         return self
@@ -162,9 +167,9 @@ class _OnDevice:
     def overrun(self):
         """A message if bytes just beside an array were written, where addresses are not forbidden."""
         for first, last, start in self.spans:
-            size = last - first
-            before = -(size + -size % 16) % 4096  # within the array's pages
-            around = ctypes.string_at(start - before, before) + ctypes.string_at(start + size, -size % 16)
+            size, before = last - first, start % 4096
+            after = -last % 16  # with what is before it, within the array's pages
+            around = ctypes.string_at(start - before, before) + ctypes.string_at(start + size, after)
             if around.strip(b"\xff"):
                 return f"write just outside an array of {size} bytes"
         return ""
@@ -172,7 +177,7 @@ class _OnDevice:
     def __exit__(self, *exception):
         for first, last, start in self.spans:
             ctypes.memmove(first, start, last - first)
-            self.unmap(start + (last - first + 15) // 16 * 16, last - first)
+            self.unmap(start - first % 16 + _room(first, last), _room(first, last))
 
 
 @functools.cache
@@ -181,13 +186,17 @@ def _library(source, defines):
     names = _kernel_names(source, defines)
     text = _translate(source, names)
     everything = "\0".join([HEADER.read_text(), text, COMPILER, *FLAGS, *defines])
-    key = hashlib.sha256(everything.encode()).hexdigest()[:20]
-    folder = Path(tempfile.gettempdir()) / f"tinygpt-kernels-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    path = folder / f"{key}.so"
+    path = _folder() / f"{hashlib.sha256(everything.encode()).hexdigest()[:20]}.so"
     if not path.exists():
         _build(text, defines, path)
     return ctypes.CDLL(str(path)), names
+
+
+def _folder():
+    """The cache."""
+    folder = Path(tempfile.gettempdir()) / f"tinygpt-kernels-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
 
 
 def _kernel_names(source, defines):
@@ -206,14 +215,31 @@ def _translate(source, names):
 
     source = re.sub(r"extern\s+__shared__\s+([^;\[]*?)(\w+)\s*\[\s*\]\s*;", dynamic_shared, source)
     launchers = "\n".join(f"EMULATED({name})" for name in sorted(names))
-    return f'#include "{HEADER}"\nnamespace {{\n#line 1\n{source}\n}}\n{launchers}\n'
+    return f"namespace {{\n#line 1\n{source}\n}}\n{launchers}\n"
+
+
+@functools.cache
+def _header(defines):
+    """The header, compiled once for all sources: it takes longer than most of them."""
+    key = hashlib.sha256("\0".join([HEADER.read_text(), COMPILER, *FLAGS, *defines]).encode()).hexdigest()[
+        :20
+    ]
+    header = _folder() / f"{key}.h"
+    if not header.with_suffix(".h.gch").exists():
+        with tempfile.TemporaryDirectory(dir=_folder()) as folder:
+            made = Path(folder) / "header.gch"
+            _run(*FLAGS, f"-fsanitize={CHECKS}", *defines, "-o", made, HEADER, language="c++-header")
+            shutil.copy(HEADER, header)
+            made.replace(header.with_suffix(".h.gch"))
+    return header
 
 
 def _build(text, defines, path):
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / "kernels"
         # -fsanitize is for compiling only: the checks call cuda_cpu.h, so no library is linked for them.
-        _run(*FLAGS, f"-fsanitize={CHECKS}", *defines, "-c", "-o", made.with_suffix(".o"), "-", input=text)
+        options = (*FLAGS, f"-fsanitize={CHECKS}", *defines, "-include", _header(defines))
+        _run(*options, "-c", "-o", made.with_suffix(".o"), "-", input=text)
         _run("-shared", "-o", made.with_suffix(".so"), made.with_suffix(".o"), language="none")
         made.with_suffix(".so").replace(path)
 

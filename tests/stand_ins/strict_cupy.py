@@ -85,7 +85,7 @@ class Stream:
     done = True
 
     def __init__(self, non_blocking=False):
-        self._before = []
+        self._before, self.ptr = [], id(self)
 
     def synchronize(self):
         _wait("synchronize")

@@ -7,7 +7,7 @@ import time
 
 from autograd import Stream
 from autograd.backend import array_module, device_of, gpu_memory
-from autograd.cuda.ops import GPU_LOGITS_AT_ONCE
+from autograd.cuda.ops import GPU_LOGITS_AT_ONCE, queries_at_once
 from autograd.ops.attention import QUERY_BLOCK
 from autograd.ops.nn import LOGITS_AT_ONCE
 from tinygpt.config import BATCH_SITE, GPTConfig, TrainConfig
@@ -41,14 +41,20 @@ def activation_floats(
     tokens = micro_batch * T
 
     if on_gpu:
-        scores = H * T  # per token: every query has the weights of all keys
+        scores = 2 * H  # per token: two numbers for each row of weights, which are computed again
         masks = 0  # drawn again in the backward pass instead of kept
-        in_attention = tokens * H * T * (2 if model.dropout else 1)
+        # Temporary arrays of a block's backward pass: around the MLP, or around attention with the scores of
+        # some queries and their gradients. By then what the MLP kept is free. (CuPy's pool was seen to take
+        # room for both where blocks are computed again.)
+        in_mlp = 10 * C * tokens
+        in_attention = 3 * C * tokens + 2 * micro_batch * H * queries_at_once(micro_batch, H, T) * T
+        in_block = in_mlp + in_attention if recompute_blocks else max(in_mlp, in_attention)
+        beside = C
         logits = min(max(256 * V, GPU_LOGITS_AT_ONCE), tokens * V)
     else:
         scores = H * _keys_per_query(T)
         masks = (2 * C + H * T) / 4 if model.dropout else 0  # a byte for each element
-        in_attention = 3 * micro_batch * H * min(QUERY_BLOCK, T) * T
+        in_block, beside = 12 * C * tokens + 3 * micro_batch * H * min(QUERY_BLOCK, T) * T, 4 * C
         logits = 2 * min(max(256 * V, LOGITS_AT_ONCE), tokens * V)
 
     # what a block keeps per token
@@ -61,9 +67,8 @@ def activation_floats(
         blocks = model.n_layer * block
 
     # temporary arrays: those of a block's backward pass, or those of the head with the loss
-    in_block = 12 * C * tokens + 4 * C * C + in_attention
     in_head = 2 * V * C + logits
-    return tokens * (blocks + 4 * C) + max(in_block, in_head)
+    return tokens * (blocks + beside) + max(in_block + 4 * C * C, in_head)
 
 
 def _keys_per_query(T):

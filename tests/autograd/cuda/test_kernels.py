@@ -4,6 +4,7 @@ Sizes are odd, and threads take their turns in ascending, descending and random 
 planted in the CUDA sources: the same checks must catch each. Checks and bugs stand in tests/operations.
 """
 
+import contextlib
 from unittest import mock
 
 import numpy as np
@@ -61,14 +62,14 @@ def test_ids_out_of_range(cupy):
 
 def test_a_launch_is_checked_against_the_signature(cupy):
     x = cupy.asarray(numbers(4, 4))
-    sizes = dict(out=x, N=4, C=4, add=False)
-    with pytest.raises(TypeError, match="column_sums takes the arguments x, out, N, C, add, not x, out, N"):
-        launch.launch(cupy, "column_sums", 1, (32, 8), x=x, out=x, N=4)
-    with pytest.raises(TypeError, match="column_sums takes .*, not y, out, N, C, add"):
-        launch.launch(cupy, "column_sums", 1, (32, 8), y=x, **sizes)
+    sizes = dict(out=x, n=16)
+    with pytest.raises(TypeError, match="sum_all takes the arguments x, out, n, not x, out"):
+        launch.launch(cupy, "sum_all", 1, 32, x=x, out=x)
+    with pytest.raises(TypeError, match="sum_all takes the arguments x, out, n, not y, out, n"):
+        launch.launch(cupy, "sum_all", 1, 32, y=x, **sizes)
     for wrong in (x.T, cupy.asarray(numbers(4, 4).astype(np.float64)), x[:, :2]):
-        with pytest.raises(TypeError, match=r"column_sums: x must be a contiguous float\* array"):
-            launch.launch(cupy, "column_sums", 1, (32, 8), x=wrong, **sizes)
+        with pytest.raises(TypeError, match=r"sum_all: x must be a contiguous float\* array"):
+            launch.launch(cupy, "sum_all", 1, 32, x=wrong, **sizes)
 
 
 def test_products_of_every_layout(cupy):
@@ -122,22 +123,30 @@ def test_precision_is_handed_to_cublas(cupy, monkeypatch):
         products.set_precision("fp32")
 
 
-def source_with(bug):
-    return with_bug(launch.source(), bug, where="autograd/cuda/*.cu")
+def files_with(bug):
+    """{file: text} of the CUDA sources, with the bug in one of them."""
+    files = {file: launch.text_of(file) for file in (launch.COMMON, *launch.FILES)}
+    found = [file for file, text in files.items() for _ in range(text.count(bug.right))]
+    assert len(found) == 1, f"{bug.right!r} is in {found}; change the bug {bug.what!r} with the code"
+    return files | {found[0]: with_bug(files[found[0]], bug, where=found[0])}
 
 
 @pytest.fixture(scope="module")
 def all_compiled(request):
-    """The sources with the bugs that were selected, compiled: a second each, one after the other."""
+    """The files with the bugs that were selected, compiled on all cores."""
     tests = [test for test in request.session.items if "all_compiled" in test.fixturenames]
-    bugs = [test.callspec.params["bug"] for test in tests]
-    emulate.compile_side_by_side([source_with(bug) for bug in bugs if bug.right in launch.source()])
+    units = []
+    for test in tests:
+        with contextlib.suppress(AssertionError):  # which its test will report
+            files = files_with(test.callspec.params["bug"])
+            changed = [file for file in launch.FILES if files[file] != launch.text_of(file)]
+            units += [f"{files[launch.COMMON]}\n{files[file]}" for file in changed]
+    emulate.compile_side_by_side(units)
 
 
 @pytest.mark.parametrize(("bug", "check"), KERNEL_BUGS, ids=[bug.what for bug, _ in KERNEL_BUGS])
 def test_a_planted_bug_is_caught(all_compiled, monkeypatch, bug, check):
-    source = source_with(bug)
-    monkeypatch.setattr(launch, "source", lambda: source)
+    monkeypatch.setattr(launch, "text_of", files_with(bug).get)
     assert any(fails(monkeypatch, KERNEL_CHECKS[check], order) for order in emulate.ORDERS)
 
 
