@@ -83,6 +83,7 @@ class Run:
         """Forget what came after a checkpoint: it will be done again."""
         step, self.best = saved.state["step"], saved.state["best"]
         checkpoint.keep_only(saved.folder.parent, step, self.best)
+        files.remove(self.folder / ".loss.png.tmp")  # a picture that a killed process was drawing
         kept = []
         for line in read_events(self.folder):
             evaluated_there = line["step"] == step and line["event"] == "evaluation"
