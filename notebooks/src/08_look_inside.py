@@ -62,7 +62,8 @@ def run(ids, change=lambda part, block, result: result):
             maps.append(attention_weights(qkv.data, config.n_head))
             heads = changed("heads", i, ag.causal_attention(qkv, config.n_head))  # (B, T, C)
             x = x + block.attn.c_proj(heads)
-            x = x + changed("mlp", i, block.mlp(block.ln_2(x), None))
+            hidden = block.mlp.c_fc(block.ln_2(x))
+            x = x + changed("mlp", i, block.mlp.c_proj(hidden))
             streams.append(x.data)
         return model.head(t.ln_f(x)), streams, maps
 
