@@ -83,9 +83,7 @@ def walk(root: Node, gradient: Array, retain_graph: bool) -> None:
         # An array object of its own for each visit, since linalg.Shared goes by identity.
         gradient = gradients.pop(node).view()
         edges = list(zip(node.parents, node.pullbacks, strict=False))
-        for parent, pullback in edges:
-            if isinstance(pullback, AddingPullback):
-                pullback.target.array = parent.grad if _can_be_added_to(parent) else None
+        _set_targets(edges)
         for position, (parent, pullback) in enumerate(edges):
             if parent is None:
                 continue
@@ -123,6 +121,13 @@ def _refuse_freed(node):
             f"the tape of this {node.name} was freed by an earlier backward(): run the forward pass again, "
             "or call the first backward(retain_graph=True)"
         )
+
+
+def _set_targets(edges):
+    """Tell the pullbacks that can add to a leaf's gradient where it is: all, before the first is called."""
+    for parent, pullback in edges:
+        if isinstance(pullback, AddingPullback):
+            pullback.target.array = parent.grad if _can_be_added_to(parent) else None
 
 
 def _can_be_added_to(parent):
