@@ -31,6 +31,7 @@ def gradients_of_two_leaves_do_not_share_memory():
 
 
 def rows_of_a_jacobian_from_one_refilled_buffer():
+    """One backward pass each, whose upstream gradient is the same array with other values."""
     x, weight = leaf([1.0, 1.0]), leaf([[1.0, 2.0], [3.0, 4.0]])
     y = ag.linear(x, weight, activation="relu")
     rows, upstream = [], np.zeros(2)

@@ -7,6 +7,7 @@ from unittest import mock
 
 import train
 from tests.support.commands import flags
+from tests.support.texts import english
 from tinygpt.run.folder import Run
 
 SMOKE = {"preset": "smoke", "max_steps": 20, "eval_interval": 10, "eval_iters": 2, "sample_tokens": 20}
@@ -23,6 +24,13 @@ def train_here(plot=False, **settings):
     with plots, contextlib.redirect_stdout(printed):
         train.main(flags(**settings))
     return printed.getvalue()
+
+
+def finished_run(work, **settings):
+    """The folder of a finished run, in a folder `work` beside the text it was trained on."""
+    (work / "words.txt").write_text(english(), encoding="utf-8")
+    train_here(**settings, data=work / "words.txt", out=work / "run")
+    return work / "run"
 
 
 def outcome(folder):

@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 from tinygpt.cli.parser import Parser
-from tinygpt.commands.shared import MODEL_HELP
-from tinygpt.config import UserError, require
+from tinygpt.commands.shared import MODEL_HELP, check_out
+from tinygpt.config import UserError
 from tinygpt.gpt2 import load_model
 from tinygpt.page import KINDS, is_page, page_of
 from tinygpt.run import files
@@ -22,7 +22,8 @@ def main(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     name = name_of(args.run)
     out = Path(f"{name}.html" if args.out is None else args.out)
-    check_out(out)
+    form, fault = "the page is an HTML file; end it in .html", "is not a page of this command"
+    check_out(out, (".html", ".htm"), is_page, form, fault)
     model, tokenizer = load_model(args.run)
     text = page_of(model, tokenizer, name, args.weights)
     try:
@@ -41,22 +42,3 @@ def name_of(path: str) -> str:
     if folder.parent.name == "ckpt":
         folder = folder.parent.parent
     return files.printable(folder.name) or "model"
-
-
-def check_out(out: Path) -> None:
-    """UserError unless a page may be written there: only a page of ours is replaced."""
-    require(
-        out.suffix.lower() in (".html", ".htm"), f"--out {out}: the page is an HTML file; end it in .html"
-    )
-    require(out.parent.is_dir(), f"--out {out}: there is no folder {out.parent}")
-    if out.is_dir():
-        raise UserError(f"--out {out} is a folder; give the name of a file")
-    if out.exists() or out.is_symlink():
-        require(_is_page(out), f"{out} exists and is not a page of this command; give another --out")
-
-
-def _is_page(path):
-    if not path.is_file():
-        return False
-    with open(path, "rb") as file:
-        return is_page(file.read(1000))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tinygpt.cli.parser import Parser
-from tinygpt.commands.shared import note
+from tinygpt.commands.shared import check_out, note
 from tinygpt.config import UserError, require
 from tinygpt.run import files, pictures
 from tinygpt.run.folder import read_events
@@ -24,7 +24,8 @@ def main(argv: list[str]) -> None:
     add("--out", default="loss.png", metavar="FILE", help="the picture, a PNG file (default: loss.png)")
     args = parser.parse_args(argv)
     out = Path(args.out)
-    check_out(out)
+    form, fault = "the picture is a PNG file; give a name with .png", "was not drawn by this command"
+    check_out(out, (".png",), pictures.is_comparison, form, fault)
     once = {}  # however a run's folder is written
     for run in args.runs:
         check_run(Path(run))
@@ -41,18 +42,6 @@ def main(argv: list[str]) -> None:
     if not has_all_names:
         note("no font on this machine has all letters of the names; boxes stand for them")
     print(f"wrote {out}: the losses of {len(curves)} {'run' if len(curves) == 1 else 'runs'} over {args.x}")
-
-
-def check_out(out: Path) -> None:
-    """UserError unless a picture may be written there: only one that this command drew is replaced."""
-    require(out.suffix.lower() == ".png", f"--out {out}: the picture is a PNG file; give a name with .png")
-    require(out.parent.is_dir(), f"--out {out}: there is no folder {out.parent}")
-    if out.is_dir():
-        raise UserError(f"--out {out} is a folder; give the name of a file")
-    if out.exists():
-        with open(out, "rb") as file:
-            drawn_here = pictures.is_comparison(file.read(100))
-        require(drawn_here, f"{out} exists and was not drawn by this command; give another --out")
 
 
 def check_run(folder: Path) -> None:

@@ -89,8 +89,8 @@ def comparison(curves: Sequence[Curve], x_label: str) -> tuple[bytes, bool]:
 
 
 def is_comparison(start: bytes) -> bool:
-    """Whether the first 100 bytes of a file are those of a picture that `comparison` drew."""
-    return start.startswith(b"\x89PNG\r\n") and b"tEXtSoftware\0" + SOFTWARE.encode() in start
+    """Whether a file that begins with these bytes, 100 or more, is a picture that `comparison` drew."""
+    return start.startswith(b"\x89PNG\r\n") and b"tEXtSoftware\0" + SOFTWARE.encode() in start[:100]
 
 
 def reason(error: Exception) -> str:

@@ -18,8 +18,7 @@ from tinygpt.text.data import checksum
 
 # These do not change what the steps compute. (More threads, other micro-batches or another device round
 # differently.) `data`, `encoding` and `text_key` say where the text is and how it is read; its checksum says
-# whether it is the same. `out` is the folder
-# that the run is in now.
+# whether it is the same. `out` is the folder that the run is in now.
 FREE = {
     "data",
     "encoding",

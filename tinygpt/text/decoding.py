@@ -26,11 +26,16 @@ ISO_2022_JP = re.compile(rb"\x1b\$[@B]")
 def decode(raw: bytes, source: str, encoding: str = "") -> str:
     """The text of bytes in an encoding (UTF-8 if none is named), with LF at the end of every line.
 
-    A byte order mark is dropped. CRLF and CR, the line ends of Windows and of old Macs, become LF. source:
-    where the bytes come from, for errors: NotText for what is no text, UserError for other wrong bytes.
+    A byte order mark is dropped. source: where the bytes come from, for errors: NotText for what is no text,
+    UserError for other wrong bytes.
     """
     text = _decode_as(raw, source, encoding) if encoding else _decode_utf8(raw, source)
-    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    return with_lf(text.removeprefix("\ufeff"))
+
+
+def with_lf(text: str) -> str:
+    """A text with LF at the end of every line, for CRLF (Windows) and CR (old Macs)."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def check_encoding(encoding: str) -> None:

@@ -18,23 +18,7 @@ from tests.support.commands import ROOT, finish, refused, start, train
 from tests.support.fuzz import reseal
 from tests.support.here import tinygpt_here, train_program_here
 from tests.support.runs import TINY, train_here
-from tests.support.texts import english
 from tinygpt.run import checkpoint
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A finished run, to copy."""
-    work = tmp_path_factory.mktemp("work")
-    (work / "words.txt").write_text(english(), encoding="utf-8")
-    train_here(**TINY, data=work / "words.txt", out=work / "run")
-    return work / "run"
-
-
-@pytest.fixture
-def run(finished, tmp_path):
-    """A copy of a finished run, to break."""
-    return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
 def newest(run):

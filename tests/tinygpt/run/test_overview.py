@@ -8,18 +8,9 @@ import shutil
 import pytest
 
 from tests.support.runs import TINY, metrics, train_here
-from tests.support.texts import english
 from tinygpt import commands
 from tinygpt.config import UserError
 from tinygpt.run import checkpoint, overview
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    work = tmp_path_factory.mktemp("work")
-    (work / "words.txt").write_text(english(), encoding="utf-8")
-    train_here(**TINY, data=work / "words.txt", out=work / "run")
-    return work / "run"
 
 
 @pytest.fixture

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.runs import TINY, train_here
+from tests.support.runs import TINY, finished_run, train_here
 from tests.support.survived import count
-from tests.support.texts import english
 from tinygpt.config import TrainConfig, UserError
 from tinygpt.run import checkpoint, overwrite
 
@@ -22,16 +21,7 @@ HANDWRITTEN = 'preset = "smoke"\nmax_steps = 20\n'
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A finished run, to copy, beside the text it was trained on."""
-    work = tmp_path_factory.mktemp("work")
-    (work / "words.txt").write_text(english(), encoding="utf-8")
-    train_here(**QUICK, data=work / "words.txt", out=work / "run")
-    return work / "run"
-
-
-@pytest.fixture
-def run(finished, tmp_path):
-    return Path(shutil.copytree(finished, tmp_path / "run"))
+    return finished_run(tmp_path_factory.mktemp("work"), **QUICK)
 
 
 def contents(top):

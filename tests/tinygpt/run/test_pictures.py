@@ -13,20 +13,11 @@ import pytest
 from tests.support import crash
 from tests.support.runs import TINY, metrics, train_here
 from tests.support.survived import count
-from tests.support.texts import english
 from tinygpt import commands
 from tinygpt.config import UserError
 from tinygpt.run import checkpoint, pictures
 
 QUICK = TINY | dict(max_steps=2, eval_interval=2, sample_tokens=0)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    work = tmp_path_factory.mktemp("work")
-    (work / "words.txt").write_text(english(), encoding="utf-8")
-    train_here(**TINY, data=work / "words.txt", out=work / "run")
-    return work / "run"
 
 
 # --- loss.png -------------------------------------------------------------------------------------
