@@ -102,8 +102,11 @@ class AdamW:
         """Move all gradients into one flat array, `gradient`, and each group's values into group["data"].
 
         Then a step takes few operations instead of some for every parameter. From here on the parameters'
-        arrays are views of the flat ones, and a gradient that no backward pass reached is 0, not None.
+        arrays are views of the flat ones, and a gradient that no backward pass reached is 0, not None. Flat
+        arrays stay as they are, since others may share them.
         """
+        if all(map(_is_flat, self.groups)):
+            return
         self.gradient = flatten(self.parameters(), "grad")
         start = 0
         for group in self.groups:
@@ -187,8 +190,8 @@ def _check_settings(group):
 
 
 def _is_flat(group):
-    """Whether the group's flat arrays still are what its parameters use, and all count the same steps."""
-    if "views" not in group or len(set(group["steps"])) > 1:
+    """Whether the group has flat arrays and its parameters use them."""
+    if "views" not in group:
         return False
     in_use = zip(group["params"], group["views"], strict=True)
     return all(parameter.data is data and parameter.grad is grad for parameter, (data, grad) in in_use)
@@ -224,7 +227,7 @@ class _Update:
 def _updates(group):
     """What a step has to do for a group. It is counted as done."""
     parameters, counts = group["params"], group["steps"]
-    if _is_flat(group):
+    if _is_flat(group) and len(set(counts)) == 1:
         group["steps"] = [count + 1 for count in counts]
         for parameter in parameters:
             parameter.changes[0] += 1

@@ -28,6 +28,21 @@ def test_zero_grad_and_views_of_the_flat_arrays():
     assert not any(p.grad.any() for p in params)
 
 
+def test_flat_arrays_are_made_once():
+    """Whoever shares them, such as the replicas of Workers, goes on sharing them."""
+    w, unused = leaf([1.0]), leaf([2.0])
+    optimizer = AdamW([w, unused])
+    square_loss(w)
+    optimizer.step()  # so that they count different steps
+    optimizer.flatten()
+    before = optimizer.gradient, w.data
+    optimizer.flatten()
+    assert optimizer.gradient is before[0] and w.data is before[1]
+    w.data = w.data.copy()
+    optimizer.flatten()
+    assert np.shares_memory(w.data, optimizer.groups[0]["data"])
+
+
 def test_adamw_minimises():
     x = Tensor([5.0, -3.0], requires_grad=True)
     optimizer = AdamW([x], lr=0.1, weight_decay=0.0)

@@ -5,8 +5,10 @@ import contextlib
 import os
 import pty
 import select
+import shutil
 import sys
 import time
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -311,3 +313,15 @@ def test_a_terminal(runs):
     ]  # fmt: skip
     code, shown = on_a_terminal(["sample", runs / "char", "--tokens", 10**9], steps)
     assert code == 0 and "Traceback" not in shown
+
+
+@pytest.mark.parametrize("name", ["config.toml", "metrics.jsonl", "ckpt/latest"])
+def test_no_file_of_the_model_is_written_over(runs, tmp_path, name):
+    run = Path(shutil.copytree(runs / "char", tmp_path / "run"))
+    before = (run / name).read_bytes()
+    refused(tinygpt_here("sample", run, "--out", run / name), f"is a file of {run}")
+    (tmp_path / "link").symlink_to(run / name)
+    refused(tinygpt_here("sample", run, "--out", tmp_path / "link"), f"is a file of {run}")
+    assert (run / name).read_bytes() == before
+    for new in (run / "more.txt", tmp_path / "more.txt", tmp_path / "more.txt"):
+        assert tinygpt_here("sample", run, "--tokens", 3, "--out", new).returncode == 0

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TextIO
 
 import numpy as np
@@ -17,7 +18,7 @@ from tinygpt.commands.shared import MODEL_HELP, load_model, note
 from tinygpt.config import UserError, require
 from tinygpt.generate import WHEN_FULL, TextStream, generate_rows, prompt_ids
 from tinygpt.model import GPT
-from tinygpt.text.decoding import decode
+from tinygpt.text.decoding import decode, with_lf
 from tinygpt.text.formats import STDIN
 from tinygpt.text.tokenizer import Tokenizer
 
@@ -32,6 +33,8 @@ def main(argv: list[str]) -> None:
         prompt = decode(sys.stdin.buffer.read(), STDIN)
     else:
         prompt = as_text("" if args.prompt is None else args.prompt, "--prompt")
+    if args.out:
+        check_beside(args.run, args.out)
     author = Author(*load_model(args.run), args)
     if interactive:
         converse(author.answer)
@@ -119,6 +122,7 @@ def sampling_arguments(argv: list[str]) -> argparse.Namespace:
         ("--stop", args.stop, "" not in args.stop, "some text"),
     ):
         require(is_allowed, f"{flag} is {value}; it must be {wanted}")
+    args.out = args.out and os.path.expanduser(args.out)
     args.device, _ = device_for(args.device)
     return args
 
@@ -153,7 +157,7 @@ def as_text(word: str | list, source: str) -> str:
         text = word.encode("utf-8", "surrogateescape").decode("utf-8-sig")
     except UnicodeError as error:
         raise UserError(f"{source} is not UTF-8 text: {error.reason} at position {error.start}") from None
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return with_lf(text)
 
 
 def write_samples(
@@ -179,6 +183,14 @@ def write_samples(
         print(f"--- {number} ---", prompt + "".join(text) + stream.finish(), sep="\n", file=file)
 
 
+def check_beside(run: str, out: str) -> None:
+    """UserError if the file to write is one of the model's folder: a run's settings, say, or its weights."""
+    path, folder = Path(os.path.realpath(out)), Path(os.path.realpath(run))
+    require(
+        not (path.exists() and folder in path.parents), f"--out {out} is a file of {run}; give another name"
+    )
+
+
 @contextlib.contextmanager
 def _output(path: str | None) -> Iterator[TextIO]:
     """Standard output, or a file to write to."""
@@ -186,7 +198,7 @@ def _output(path: str | None) -> Iterator[TextIO]:
         yield sys.stdout
         return
     try:
-        with open(os.path.expanduser(path), "w", encoding="utf-8", newline="\n") as file:
+        with open(path, "w", encoding="utf-8", newline="\n") as file:
             yield file
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from None

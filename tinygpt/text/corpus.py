@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tinygpt.config import UserError
 from tinygpt.text.data import sha256_of
-from tinygpt.text.decoding import check_encoding, decode
+from tinygpt.text.decoding import check_encoding, decode, with_lf
 from tinygpt.text.formats import STDIN, NotText
 from tinygpt.text.tokenizer import END_OF_TEXT
 
@@ -222,7 +222,7 @@ def json_lines(text: str, source: str, key: str) -> Iterator[str]:
             half = document[error.start]
             raise UserError(f"{place}: {half!r} is half of a surrogate pair, not text") from None
         if document:
-            yield document.replace("\r\n", "\n").replace("\r", "\n")
+            yield with_lf(document)
 
 
 def _surprise(text):
@@ -250,9 +250,9 @@ def _shakespeare() -> bytes:
     if path.exists():
         raw = path.read_bytes()
         if sha256_of(raw) != SHAKESPEARE_SHA256:
-            path.unlink()
             raise UserError(
-                f"{path} was damaged (its checksum differs) and has been deleted; run again to download it"
+                f"{path} is not Tiny Shakespeare (its checksum differs); move it away to download that, or "
+                f"train on it with --data {path}"
             )
         return raw
     try:
@@ -277,7 +277,7 @@ def _standard_library() -> str:
     for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
         raw = path.read_bytes()
         if raw.isascii() and size < STANDARD_LIBRARY_BYTES:
-            parts.append(raw.decode().replace("\r\n", "\n"))
+            parts.append(with_lf(raw.decode()))
             size += len(raw)
     if not parts:
         raise UserError("this Python has no source of its standard library; give a text file with --data")
