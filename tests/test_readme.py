@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.autograd import test_habits
+from tests.operations import BUGS, KERNEL_BUGS
+
 ROOT = Path(__file__).resolve().parent.parent
 TEXTS = ["README.md", "CONTRIBUTING.md", "benchmarks/README.md", "tests/README.md"]
 SUFFIX = re.compile(r".\.(py|cu|md|toml|json|png)$")  # of a path without a slash
@@ -118,3 +121,15 @@ def test_the_operation_of_contributing_passes_its_tests(tmp_path):
     assert result.returncode == 0, result.stdout
     for file in files:
         assert re.search(rf"^{file}::.*softplus.* PASSED", result.stdout, re.MULTILINE), file
+
+
+def test_the_counts_in_the_tests_readme_are_those_of_the_tests():
+    text = " ".join(read("tests/README.md").split())
+    rows = sum(len(list(group)) for group in test_habits.ROWS.values())
+    for count in (
+        f"36 of 36 at first, {len(BUGS)} now",
+        f"34 at first and {len(KERNEL_BUGS)} now",
+        f"compares {rows:,} expressions and {len(test_habits.HABITS)} habits",
+        f"The {len(test_habits.DIFFERENT)} differences are meant",
+    ):
+        assert count in text, count
