@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.autograd import test_habits
 from tests.operations import BUGS, KERNEL_BUGS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -124,12 +123,7 @@ def test_the_operation_of_contributing_passes_its_tests(tmp_path):
 
 
 def test_the_counts_in_the_tests_readme_are_those_of_the_tests():
+    """Those of the comparison with PyTorch are checked in tests/autograd/test_habits.py."""
     text = " ".join(read("tests/README.md").split())
-    rows = sum(len(list(group)) for group in test_habits.ROWS.values())
-    for count in (
-        f"36 of 36 at first, {len(BUGS)} now",
-        f"34 at first and {len(KERNEL_BUGS)} now",
-        f"compares {rows:,} expressions and {len(test_habits.HABITS)} habits",
-        f"The {len(test_habits.DIFFERENT)} differences are meant",
-    ):
-        assert count in text, count
+    assert f"36 of 36 at first, {len(BUGS)} now" in text
+    assert f"34 at first and {len(KERNEL_BUGS)} now" in text

@@ -1571,6 +1571,13 @@ def test_the_tables_are_whole():
     assert not missing and not ELSEWHERE.keys() - set(ag.__all__)
 
 
+def test_the_counts_in_the_tests_readme_are_those_of_the_tables():
+    text = " ".join((Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8").split())
+    rows = sum(map(len, ROWS.values()))
+    assert f"compares {rows:,} expressions and {len(HABITS)} habits" in text
+    assert f"The {len(DIFFERENT)} differences are meant" in text
+
+
 @needs_torch
 def test_a_difference_is_found():
     """A table that cannot fail proves nothing."""
