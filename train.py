@@ -84,7 +84,7 @@ def train_step(job: Job, step: int) -> np.ndarray:
     loss = job.workers.loss_and_gradients(ids, targets, job.stream.at(step=step))
     if job.config.grad_clip:
         job.optimizer.clip_grad_norm(job.config.grad_clip)
-    job.optimizer.step(job.workers.run)
+    job.workers.update()
     return loss
 
 

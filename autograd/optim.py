@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -19,14 +20,15 @@ from autograd.tensor import Tensor
 CHUNK = 32_768
 
 
-def flatten(tensors: list[Tensor], attribute: str = "data") -> Array:
+def flatten(tensors: list[Tensor], attribute: str = "data", zeros: Callable | None = None) -> Array:
     """Move the arrays of these Tensors (their `data`, or their `grad`, 0 where it is None) into one.
 
-    Returns that contiguous array. Each Tensor keeps a view of its part, so one operation on the flat array
-    updates them all.
+    Returns that contiguous array, made by zeros(size, dtype). Each Tensor keeps a view of its part, so one
+    operation on the flat array updates them all.
     """
     first = tensors[0].data
-    flat = array_module(first).zeros(sum(tensor.size for tensor in tensors), first.dtype)
+    zeros = zeros or array_module(first).zeros
+    flat = zeros(sum(tensor.size for tensor in tensors), first.dtype)
     for tensor, part in zip(tensors, _parts_of(flat, [tensor.shape for tensor in tensors]), strict=True):
         if attribute == "data":
             part[...] = tensor.data
@@ -98,22 +100,34 @@ class AdamW:
         for group in self.groups:
             group["steps"] = [count] * len(group["params"])
 
-    def flatten(self) -> None:
+    def flatten(self, zeros: Callable | None = None) -> None:
         """Move all gradients into one flat array, `gradient`, and each group's values into group["data"].
 
         Then a step takes few operations instead of some for every parameter. From here on the parameters'
         arrays are views of the flat ones, and a gradient that no backward pass reached is 0, not None. Flat
-        arrays stay as they are, since others may share them.
+        arrays stay as they are, since others may share them. zeros(size, dtype) makes the arrays, those of
+        the moments too, if they should lie in memory of another kind.
         """
         if all(map(_is_flat, self.groups)):
             return
-        self.gradient = flatten(self.parameters(), "grad")
+        self.gradient = flatten(self.parameters(), "grad", zeros)
         start = 0
         for group in self.groups:
-            data = flatten(group["params"])
+            data = flatten(group["params"], zeros=zeros)
+            if zeros:
+                for name in ("m", "v"):
+                    moments = zeros(data.size, data.dtype)
+                    moments[...] = group[name]
+                    group[name] = moments
             group |= {"data": data, "grad": self.gradient[start : start + data.size]}
             group["views"] = [(parameter.data, parameter.grad) for parameter in group["params"]]
             start += data.size
+
+    def twin(self) -> AdamW:
+        """An optimizer of the same arrays with settings and counts of its own, to update a part of them."""
+        twin = copy.copy(self)
+        twin.groups, twin.gradient = [dict(group) for group in self.groups], self.gradient
+        return twin
 
     def __getstate__(self) -> dict[str, Any]:
         """For copy and pickle: without the flat arrays, of which the copied parameters are no views."""
@@ -264,17 +278,24 @@ def adamw(p, g, m, v, lr, betas, eps, weight_decay, step):
     m = beta1 * m + (1 - beta1) * g;  v = beta2 * v + (1 - beta2) * g²
     p -= lr * (m / (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + eps)
     """
-    beta1, beta2 = betas
+    (beta1, beta2), xp = betas, array_module(p)
+    part = xp.empty_like(p)  # one temporary array for all that follows
+    xp.multiply(g, 1 - beta1, out=part)
     m *= beta1
-    m += (1 - beta1) * g
+    m += part
+    xp.multiply(g, g, out=part)
+    part *= 1 - beta2
     v *= beta2
-    v += (1 - beta2) * (g * g)
-    denominator = array_module(v).sqrt(v)
-    denominator *= 1 / math.sqrt(1 - beta2**step)
-    denominator += eps
+    v += part
+    # The update with both of its fractions multiplied by sqrt(1 - beta2^step), which saves a pass.
+    correction = math.sqrt(1 - beta2**step)
+    xp.sqrt(v, out=part)
+    part += eps * correction
+    xp.divide(m, part, out=part)
+    part *= lr * correction / (1 - beta1**step)
     if weight_decay:
         p *= 1 - lr * weight_decay
-    p -= (lr / (1 - beta1**step)) * m / denominator
+    p -= part
 
 
 def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> Array:

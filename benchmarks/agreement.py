@@ -46,7 +46,7 @@ def main():
         ids, targets = dataset.batch("train", config.batch_size, Stream(config.seed, step, BATCH_SITE))
         began = time.perf_counter()
         loss = float(workers.loss_and_gradients(ids, targets, None))
-        our_optimizer.step(workers.run)
+        workers.update()
         seconds = time.perf_counter() - began
 
         their_optimizer.zero_grad()

@@ -67,7 +67,7 @@ def measure_ours(configuration, steps, threads=0, micro_batch=0, batch=None, **c
     predicted = estimate.training_memory(shape, step.threads, step.micro_batch, recompute_blocks=False)
     return dict(
         ms=times,
-        mb=estimate.peak_memory() / 1e6,
+        mb=estimate.peak_memory(step.workers) / 1e6,
         predicted_mb=predicted / 1e6,
         threads=step.threads,
         micro_batch=step.micro_batch,

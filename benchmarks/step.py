@@ -47,7 +47,7 @@ class Step:
         self.workers.loss_and_gradients(self.ids[:, :-1], self.ids[:, 1:], stream)
 
     def update(self):
-        self.optimizer.step(self.workers.run)
+        self.workers.update()
 
     def __call__(self, number=0):
         self.compute(number)

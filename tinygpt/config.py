@@ -163,8 +163,8 @@ class TrainConfig:
     sample_tokens: int = setting(500, "tokens of the sample at every evaluation; 0 for none", "output")
     threads: int = setting(
         0,
-        "worker threads on a CPU; 0: one for each core that taskset, a container and OMP_NUM_THREADS leave, "
-        "as far as memory goes",
+        "workers on a CPU, forks or threads; 0: one for each core that taskset, a container and "
+        "OMP_NUM_THREADS leave, as far as memory goes",
         "machine",
     )
     activation_checkpointing: bool = setting(

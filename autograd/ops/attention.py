@@ -9,14 +9,11 @@ import numpy as np
 from autograd.backend import Array, array_module
 from autograd.dispatch import dispatched
 from autograd.operation import op
-from autograd.ops.linalg import row_sums
+from autograd.ops.linalg import row_dots, row_sums
 from autograd.random import Stream, check_dropout
 
 __all__ = ["causal_attention"]
 
-QUERY_BLOCK = (
-    64  # queries handled at once: their keys end where they end, so little of the future is computed
-)
 SAFE_EXPONENT = 64.0  # 2**±64, and sums of a million of them, are far from the limits of float32
 LOG2_E = math.log2(math.e)
 
@@ -63,21 +60,31 @@ def causal_attention(
     blocks = _attend_in_blocks(q, k, v, y, scale, keep, keep_scale)
 
     def dqkv(dout):
-        grad = xp.zeros(qkv.shape, qkv.dtype)
+        grad = xp.empty(qkv.shape, qkv.dtype)
         dq, dk, dv = split_heads(grad, 3, n_head)
         (dy_all,) = split_heads(dout, 1, n_head)
-        for start, stop, e, kept, factor in blocks:
+        v_t = _transposed(v)
+        # The last queries first: they see all keys. What others add, goes into arrays of their own, since
+        # NumPy adds to contiguous ones five times as fast.
+        for start, stop, e, kept, factor in reversed(blocks):
             # 1. The gradient of the weights, up to the factor that e lacks: dout vᵀ, dropped as they were.
             dy = dy_all[:, :, start:stop] * factor  # (B, H, t, D)
-            delta = xp.einsum("bhtd,bhtd->bht", dy, y[:, :, start:stop])[..., None] / keep_scale
-            ds = _dropped(dy @ v[:, :, :stop].swapaxes(-1, -2), kept)  # (B, H, t, stop)
+            delta = row_dots(dy, y[:, :, start:stop]) / keep_scale
+            ds = _dropped(dy @ v_t[..., :stop], kept)  # (B, H, t, stop)
             # 2. Through the softmax.
             ds -= delta
             ds *= e
             # 3. To this block's queries, and to all keys and values that they saw.
             xp.multiply(ds @ k[:, :, :stop], scale, out=dq[:, :, start:stop])
-            dk[:, :, :stop] += ds.swapaxes(-1, -2) @ (q[:, :, start:stop] * scale)
-            dv[:, :, :stop] += _dropped(e, kept).swapaxes(-1, -2) @ dy
+            dk_part = ds.swapaxes(-1, -2) @ (q[:, :, start:stop] * scale)
+            dv_part = _dropped(e, kept).swapaxes(-1, -2) @ dy
+            if stop == T:
+                dk_sum, dv_sum = dk_part, dv_part
+            else:
+                dk_sum[:, :, :stop] += dk_part
+                dv_sum[:, :, :stop] += dv_part
+        if blocks:
+            dk[...], dv[...] = dk_sum, dv_sum
         return grad
 
     return out, dqkv
@@ -108,12 +115,14 @@ def _attend_in_blocks(q, k, v, y, scale, keep=None, keep_scale=1.0):
     past = k.shape[2] - q.shape[2]
     # On a GPU always: to look at the bound would wait for everything before it.
     shift = xp is not np or _score_bound(q, k) * abs(scale) * LOG2_E > SAFE_EXPONENT
-    blocks = []
-    for start in range(0, q.shape[2], QUERY_BLOCK):
-        stop = min(start + QUERY_BLOCK, q.shape[2])
+    # A copy costs less than it saves, unless there is only one query.
+    k_t = _transposed(k) if q.shape[2] > 1 else k.swapaxes(-1, -2)
+    size, blocks = query_block(q.shape[2]), []
+    for start in range(0, q.shape[2], size):
+        stop = min(start + size, q.shape[2])
         seen = past + stop
         # 1. Scores of these queries and the keys that they see: (B, H, stop - start, seen)
-        e = (q[:, :, start:stop] * (scale * LOG2_E)) @ k[:, :, :seen].swapaxes(-1, -2)
+        e = (q[:, :, start:stop] * (scale * LOG2_E)) @ k_t[..., :seen]
         if stop - start > 1:
             e[..., past + start :] += _future(xp, stop - start, e.dtype)
         # 2. The softmax, up to the division by the sum of each row.
@@ -126,6 +135,19 @@ def _attend_in_blocks(q, k, v, y, scale, keep=None, keep_scale=1.0):
         xp.multiply(_dropped(e, kept) @ v[:, :, :seen], factor, out=y[:, :, start:stop])
         blocks.append(WeightsBlock(start, stop, e, kept, factor))
     return blocks
+
+
+def query_block(T):
+    """How many of T queries are handled at once.
+
+    Their keys end where they end, so small blocks compute less of the future, and large ones multiply faster.
+    """
+    return 32 if T <= 256 else 128
+
+
+def _transposed(x):
+    """(..., T, D) -> (..., D, T), copied: BLAS multiplies small matrices by it 1.6 times as fast."""
+    return array_module(x).ascontiguousarray(x.swapaxes(-1, -2))
 
 
 def attend_to_cache(qkv, n_head, keys, values, start, last_only=False):
@@ -168,7 +190,7 @@ def _score_bound(q, k):
     """
     if not q.size:
         return 0.0
-    longest_q, longest_k = (math.sqrt(np.einsum("bhtd,bhtd->bht", x, x).max()) for x in (q, k))
+    longest_q, longest_k = (math.sqrt(row_dots(x, x).max()) for x in (q, k))
     return longest_q * longest_k
 
 

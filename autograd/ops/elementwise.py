@@ -33,6 +33,9 @@ __all__ = [
 ]
 
 
+IN_CACHE = 65_536  # elements: four arrays of this length fit a cache of 1 MB
+
+
 def unbroadcast(gradient, shape):
     """Sum a gradient over the axes along which broadcasting repeated an input of this shape.
 
@@ -183,33 +186,49 @@ def gelu(x):
     """x Φ(x), in the tanh form of GPT-2: 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³)))."""
     xp, c, a = array_module(x), math.sqrt(2 / math.pi), 0.044715
 
-    def tanh_of_inner():
-        t = x * x
+    def tanh_of_inner(x, t):
+        xp.multiply(x, x, out=t)
         t *= a * c
         t += c
         t *= x  # c (x + a x³)
-        return xp.tanh(t)
+        return xp.tanh(t, out=t)
 
-    out = tanh_of_inner()
-    out += 1
-    out *= x
-    out *= 0.5
+    out = xp.empty(x.shape, x.dtype)
+    for x_part, out_part in in_cache(x, out):
+        tanh_of_inner(x_part, out_part)
+        out_part += 1
+        out_part *= x_part
+        out_part *= 0.5
 
     def dx(g):  # 0.5 (1 + t) + 0.5 x (1 - t²) c (1 + 3 a x²)
-        # again, at 0.4 ns per element, rather than kept: a seventh of GPT-2's activations
-        t = tanh_of_inner()
-        slope = x * x
-        slope *= 3 * a * c
-        slope += c
-        slope *= 1 - t * t  # before x: this is 0 where x³ would be inf
-        slope *= x
-        slope += t
-        slope += 1
-        slope *= 0.5
-        slope *= g
-        return slope
+        grad = xp.empty(x.shape, x.dtype)
+        for x_part, g_part, slope in in_cache(x, g, grad):
+            # again, at 0.4 ns per element, rather than kept: a seventh of GPT-2's activations
+            t = tanh_of_inner(x_part, xp.empty_like(x_part))
+            xp.multiply(x_part, x_part, out=slope)
+            slope *= 3 * a * c
+            slope += c
+            slope *= 1 - t * t  # before x: this is 0 where x³ would be inf
+            slope *= x_part
+            slope += t
+            slope += 1
+            slope *= 0.5
+            slope *= g_part
+        return grad
 
     return out, dx
+
+
+def in_cache(*arrays):
+    """Parts of arrays of one shape, all cut in the same way. The last one, new and contiguous, is written to.
+
+    On a CPU a part has IN_CACHE elements, so that a chain of operations finds it in the second-level cache.
+    """
+    flat = [array.reshape(-1) for array in arrays]
+    n = flat[0].size
+    size = IN_CACHE if array_module(flat[0]) is np else max(1, n)
+    for start in range(0, n, size):
+        yield [array[start : start + size] for array in flat]
 
 
 @op

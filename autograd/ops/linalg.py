@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 from autograd.backend import array_module
 from autograd.operation import op
 from autograd.ops import elementwise
@@ -117,6 +119,14 @@ def as_rows(x):
 def column_sums(x):
     """(N, C) -> (C)"""
     return array_module(x).ones(x.shape[0], x.dtype) @ x
+
+
+def row_dots(x, y):
+    """(..., C), (..., C) -> (..., 1): the dot product of each pair of rows."""
+    xp = array_module(x)
+    # NumPy's vecdot takes half as long as its einsum. CuPy has none.
+    dots = np.vecdot(x, y) if xp is np else xp.einsum("...c,...c->...", x, y)
+    return dots[..., None]
 
 
 def row_sums(x):

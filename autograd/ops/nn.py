@@ -11,7 +11,7 @@ from autograd.backend import Array, array_module, device_of, is_array
 from autograd.operation import op
 from autograd.ops import arguments
 from autograd.ops.elementwise import shape_of
-from autograd.ops.linalg import Shared, as_rows, check_product, column_sums, row_sums
+from autograd.ops.linalg import Shared, as_rows, check_product, column_sums, row_dots, row_sums
 from autograd.random import Stream, check_dropout
 from autograd.recording import is_recording
 from autograd.tensor import Tensor
@@ -107,11 +107,6 @@ def reciprocal_std(centred, eps):
     return (row_dots(centred, centred) / centred.shape[1] + eps) ** -0.5
 
 
-def row_dots(x, y):
-    """(N, C), (N, C) -> (N, 1): the dot product of each pair of rows, without a temporary of their size."""
-    return array_module(x).einsum("nc,nc->n", x, y)[:, None]
-
-
 @op
 def cross_entropy(logits, targets: Array, ignore_index: int | None = None):
     """The mean over tokens of -log softmax(logits)[target]; a 0-d result.
@@ -179,11 +174,11 @@ def linear_cross_entropy(x, weight, bias=None, targets: Array | None = None, ign
     wants_gradients = is_recording()
     if wants_gradients:
         dx = xp.empty(x2.shape, x.dtype)
-        dweight_t = xp.zeros(weight.T.shape, x.dtype)  # (V, C), the layout of a head tied to the embedding
+        dweight_t = None  # (V, C), the layout of a head tied to the embedding
         dbias = xp.zeros(weight.shape[1], x.dtype)
     loss = mean_of_counted(xp.zeros((), x.dtype), count)  # 0, or NaN if nothing counts
-    rows = max(256, LOGITS_AT_ONCE // weight.shape[1])
-    for start in range(0, len(x2), rows):
+    rows = rows_at_once(*weight.shape)
+    for start in range(0, max(1, len(x2)), rows):
         # 1. This chunk's logits.
         part = slice(start, start + rows)
         logits = x2[part] @ weight  # (n, V)
@@ -202,7 +197,8 @@ def linear_cross_entropy(x, weight, bias=None, targets: Array | None = None, ign
             logits *= share[part, None] / total
             logits[n, targets[part]] -= share[part]
             xp.matmul(logits, weight.T, out=dx[part])
-            dweight_t += logits.T @ x2[part]
+            dweight_part = logits.T @ x2[part]
+            dweight_t = dweight_part if dweight_t is None else xp.add(dweight_t, dweight_part, out=dweight_t)
             dbias += column_sums(logits)
     shape = x.shape
     return loss, (
@@ -210,6 +206,15 @@ def linear_cross_entropy(x, weight, bias=None, targets: Array | None = None, ign
         lambda dout: (dweight_t * dout).T,
         lambda dout: dbias * dout,
     )
+
+
+def rows_at_once(C, V):
+    """How many rows linear_cross_entropy handles in a chunk.
+
+    Their logits are rows * V numbers. A second chunk needs C * V more, for its part of dweight, and time to
+    add that. So chunks of about C rows take no more memory than small ones, and less time.
+    """
+    return max(C + 256, LOGITS_AT_ONCE // V)
 
 
 @op

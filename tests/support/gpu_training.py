@@ -31,7 +31,7 @@ class Training:
         ids, targets = self.dataset.batch("train", 4, Stream(1, step=number))
         loss = self.workers.loss_and_gradients(ids, targets, Stream(5, step=number))
         norm = self.optimizer.clip_grad_norm(1.0)
-        self.optimizer.step(self.workers.run)
+        self.workers.update()
         return loss, norm
 
 

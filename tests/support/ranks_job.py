@@ -46,7 +46,7 @@ def train(ranks, dtype="float32", device="cpu", threads=1, micro_batch=2, step_r
             losses.append(workers.loss_and_gradients(ids, targets, stream.at(step=step)))
             first = optimizer.gradient.copy() if step == 0 else first
             norms.append(clip_grad_norm(model.parameters(), 0.3))
-            optimizer.step(workers.run)
+            workers.update()
     losses.append(workers.loss(*dataset.batch("val", ROWS, stream)))
     weights = b"".join(to_numpy(p.data).tobytes() for p in model.parameters())
     numbers = {"losses": [float(x) for x in losses], "norms": [float(x) for x in norms]}

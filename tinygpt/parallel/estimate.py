@@ -8,8 +8,8 @@ import time
 from autograd import Stream
 from autograd.backend import array_module, device_of, gpu_memory
 from autograd.cuda.ops import GPU_LOGITS_AT_ONCE, queries_at_once
-from autograd.ops.attention import QUERY_BLOCK
-from autograd.ops.nn import LOGITS_AT_ONCE
+from autograd.ops.attention import query_block
+from autograd.ops.nn import rows_at_once
 from tinygpt.config import BATCH_SITE, GPTConfig, TrainConfig
 
 FLOAT = 4  # bytes
@@ -54,8 +54,9 @@ def activation_floats(
     else:
         scores = H * _keys_per_query(T)
         masks = (2 * C + H * T) / 4 if model.dropout else 0  # a byte for each element
-        in_block, beside = 12 * C * tokens + 3 * micro_batch * H * min(QUERY_BLOCK, T) * T, 4 * C
-        logits = 2 * min(max(256 * V, LOGITS_AT_ONCE), tokens * V)
+        in_block, beside = 12 * C * tokens + 3 * micro_batch * H * min(query_block(T), T) * T, 4 * C
+        rows = rows_at_once(C, V)
+        logits = rows * V if tokens > rows else max(0, tokens - C) * V  # beside two arrays like the weight
 
     # what a block keeps per token
     norms, qkv, attended = 2 * 2 * C, 3 * C, C
@@ -74,11 +75,11 @@ def activation_floats(
 def _keys_per_query(T):
     """How many attention weights a query has on average on a CPU.
 
-    QUERY_BLOCK queries are computed at once, each with all keys up to the last of these queries.
+    A block of queries is computed at once, each with all keys up to the last of these queries.
     """
-    weights = 0
-    for start in range(0, T, QUERY_BLOCK):
-        stop = min(start + QUERY_BLOCK, T)
+    weights, size = 0, query_block(T)
+    for start in range(0, T, size):
+        stop = min(start + size, T)
         weights += (stop - start) * stop
     return weights / T
 
@@ -89,9 +90,17 @@ def available_memory() -> int | None:
 
 
 def peak_memory(workers=None) -> int:
-    """The most bytes that this process has held so far; of the GPU's memory, if these Workers use one."""
+    """The most bytes that this process and the forks of its Workers have held so far.
+
+    Of the GPU's memory, if the Workers use one.
+    """
     if workers and is_on_gpu(workers):
         return array_module(workers.optimizer.gradient).get_default_memory_pool().total_bytes()
+    # What a fork has freed it keeps for the next step, so what it holds now is its peak.
+    return _own_peak() + (workers.forks.private_memory() if workers and workers.forks else 0)
+
+
+def _own_peak():
     # Linux's getrusage also counts what the parent held when it started this process, so this comes first.
     peak = _bytes_in("/proc/self/status", "VmHWM")
     if peak is not None:
@@ -127,7 +136,7 @@ def report(config: TrainConfig, workers, dataset, stream: Stream, steps: int) ->
     if is_on_gpu(workers):
         memory = f"memory: about {needed / 1e6:,.0f} MB on the GPU"
     else:
-        needed = max(needed, peak_memory())  # learning a tokenizer may have taken more
+        needed = max(needed, peak_memory(workers))  # learning a tokenizer may have taken more
         memory = f"memory: about {needed / 1e6:,.0f} MB"
     if workers.ranks.size > 1:
         memory += " for each rank"

@@ -72,7 +72,7 @@ class Training:
         loss = self.workers.loss_and_gradients(*self.batch, Stream(1, step=number))
         if self.config.grad_clip:
             self.optimizer.clip_grad_norm(self.config.grad_clip)
-        self.optimizer.step(self.workers.run)
+        self.workers.update()
         return loss
 
 
