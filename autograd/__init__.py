@@ -22,6 +22,7 @@ from autograd.ops.shape import *
 from autograd.optim import AdamW, clip_grad_norm, constant, warmup_cosine
 from autograd.random import Stream
 from autograd.recording import no_grad
+from autograd.step import step_through
 from autograd.tensor import Tensor
 
 from autograd.cuda import PRECISIONS, set_precision  # isort: skip  # last: it registers the forms for a GPU
@@ -46,6 +47,7 @@ __all__ = [
     "no_grad",
     "op",
     "set_precision",
+    "step_through",
     "warmup_cosine",
 ]
 __all__ += ops.attention.__all__

@@ -1,8 +1,9 @@
-"""Finding the operation that makes the first NaN or infinity."""
+"""Looking at every operation: finding the one that makes the first NaN or infinity."""
 
 import math
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -39,26 +40,27 @@ class detect_anomaly:
         remove_watch(self)
 
     def result(
-        self, name: str, output: Array, node: tape.Node | None = None, inputs: list[Any] | tuple = ()
+        self, operation: Callable, output: Array, node: tape.Node | None, inputs: list, options: dict
     ) -> None:
-        """Called with the result of each operation. inputs: the arrays, numbers and options it worked on."""
+        """Called with the result of each operation, and the arrays, numbers and options it worked on."""
         place = self.where()
         if node is not None and place:
             self.places[node.order] = place
-        if all_finite(output):
+        if all_finite(output) or not hasattr(operation, "raw"):  # checkpoint: its operations were seen
             return
+        name, given = operation.__name__.strip("_"), [*inputs, *options.values()]
         if holds_nan(output):
-            given = _which(holds_nan, inputs)
-            before = f": its input {given[0]} held it before" if given else ""
+            held = _which(holds_nan, given)
+            before = f": its input {held[0]} held it before" if held else ""
             raise AnomalyError(f"{place}the result of {name} holds NaN{before}")
-        if not _which(holds_infinity, inputs):
+        if not _which(holds_infinity, given):
             raise AnomalyError(f"{place}the result of {name} holds infinity")
 
-    def gradient(self, node: tape.Node, position: int, gradient: Array) -> None:
-        """Called with each gradient that a node hands down."""
-        if not all_finite(gradient):
+    def gradient(self, node: tape.Node, position: int, incoming: Array, contribution: Array) -> None:
+        """Called with the gradient of each node's result, and what its pullback hands to an input."""
+        if not all_finite(contribution):
             place = self.places.get(node.order, "")
-            found = "NaN" if holds_nan(gradient) else "infinity"
+            found = "NaN" if holds_nan(contribution) else "infinity"
             raise AnomalyError(f"{place}the gradient of input {position} of {node.name} holds {found}")
 
 
@@ -80,6 +82,20 @@ def remove_watch(watch: Any) -> None:
         last = len(_watches) - 1 - _watches[::-1].index(watch)
         del _watches[last]
         tape.watch = _watches[-1] if _watches else None
+
+
+def module_at_work(names: Mapping[int, str]) -> str | None:
+    """The name of the innermost of some objects whose method is running now; None if none is.
+
+    names: {id(module): name}.
+    """
+    frame = sys._getframe(1)
+    while frame:
+        name = names.get(id(frame.f_locals.get("self")))
+        if name is not None:
+            return name
+        frame = frame.f_back
+    return None
 
 
 def all_finite(array: Array) -> bool:

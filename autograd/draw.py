@@ -75,6 +75,7 @@ def _operation_box(node, name, inputs):
             box.gradient = gradient_text(gradient)
             return pullback(gradient)
 
+        listen_and_pull.__wrapped__ = pullback  # for those who look for its source
         return listen_and_pull
 
     node.pullbacks = tuple(pullback and listening(pullback) for pullback in node.pullbacks)

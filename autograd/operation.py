@@ -65,7 +65,7 @@ def op(function: Callable) -> Operation:
         else:
             note_uses(uses)
         if (watch := tape.watch) is not None:  # read once: another thread may end it
-            watch.result(name, output, node, [*arrays, *options.values()])
+            watch.result(apply, output, node, arrays, options)
         return Tensor._result(output, node, _shared_counter(output, tensors) if uses else None)
 
     apply.__signature__ = parameters.signature_on_tensors()
@@ -240,7 +240,10 @@ def checkpoint(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         gradient = take_gradient(again)
         return array_module(values).zeros_like(values) if gradient is None else gradient
 
-    return Tensor._result(output, Node("checkpoint", [_parent(x)], (dx,), uses_of([x]), output))
+    node = Node("checkpoint", [_parent(x)], (dx,), uses_of([x]), output)
+    if (watch := tape.watch) is not None:
+        watch.result(checkpoint, output, node, [values], {})
+    return Tensor._result(output, node)
 
 
 def _single_tensor(result):

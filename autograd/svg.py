@@ -29,7 +29,6 @@ class Box:
     inputs: list[tuple[Box, str]] = dataclasses.field(default_factory=list)
     gradient: str | Callable[[], str] = ""
     is_leaf: bool = False
-    highlight: bool = False
 
     def gradient_text(self) -> str:
         return self.gradient() if callable(self.gradient) else self.gradient
@@ -64,13 +63,10 @@ def _in_words(box):
 
 def to_svg(boxes: list[Box]) -> str:
     """The SVG text of boxes that are listed with inputs before their users."""
-    layers, edges = _layers(boxes)
-    gaps = LAYER_GAP["right"] * (len(layers) - 1)
-    to_the_right = sum(_depths(layers, True)) + gaps <= WIDEST
-    centers, size = _place(layers, edges, to_the_right)
-    drawn = [_draw_edge(edge, centers, to_the_right) for edge in edges]
-    drawn += [_draw_box(box, *centers[box]) for box in boxes]
-    width, height = (round(n) for n in size)
+    placed = layout(boxes)
+    drawn = [_draw_edge(edge, placed) for edge in placed.edges]
+    drawn += [_draw_box(box, *placed.centers[box]) for box in boxes]
+    width, height = placed.size
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
         f'viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">'
@@ -94,6 +90,25 @@ class Edge:
 
     path: list[Box | Crossing]
     label: str
+
+
+@dataclasses.dataclass
+class Layout:
+    """Where everything stands: the centre (x, y) of each Box and Crossing; size: (width, height) of all."""
+
+    edges: list[Edge]
+    centers: dict[Box | Crossing, tuple[float, float]]
+    size: tuple[int, int]
+    to_the_right: bool
+
+
+def layout(boxes: list[Box], widest: float = WIDEST) -> Layout:
+    """A place for each box. They go from left to right if that is not wider than `widest`, else down."""
+    layers, edges = _layers(boxes)
+    gaps = LAYER_GAP["right"] * (len(layers) - 1)
+    to_the_right = sum(_depths(layers, True)) + gaps <= widest
+    centers, size = _place(layers, edges, to_the_right)
+    return Layout(edges, centers, tuple(round(n) for n in size), to_the_right)
 
 
 def _layers(boxes):
@@ -190,8 +205,6 @@ def _draw_text(x, y, text, style):
 def _draw_box(box, x, y):
     width, height = box.size()
     fill, stroke = ("#e3eefa", "#4a7fb5") if box.is_leaf else ("#f6f3ea", "#a08c5b")
-    if box.highlight:
-        fill, stroke = "#ffe08a", "#c27c00"
     parts = [
         f'<rect x="{x - width / 2:.1f}" y="{y - height / 2:.1f}" width="{width:.1f}" height="{height:.1f}" '
         f'rx="6" fill="{fill}" stroke="{stroke}"/>'
@@ -206,20 +219,38 @@ def _draw_box(box, x, y):
     return "".join(parts)
 
 
-def _draw_edge(edge, centers, to_the_right):
-    """A smooth line along the edge's path; it ends with an arrow head at the border of the user."""
-    points = [centers[item] for item in edge.path]
-    x, y = points[-1]
-    width, height = edge.path[-1].size()
-    tip = (x - width / 2, y) if to_the_right else (x, y - height / 2)
-    points[-1] = tip
+def ends_at_borders(edge: Edge, placed: Layout) -> list[tuple[float, float]]:
+    """The points of an edge's path, from the border of the input to the border of its user."""
+    points = [placed.centers[item] for item in edge.path]
+    for end, sign in ((0, 1), (-1, -1)):
+        x, y = points[end]
+        width, height = edge.path[end].size()
+        points[end] = (x + sign * width / 2, y) if placed.to_the_right else (x, y + sign * height / 2)
+    return points
+
+
+def curve(points: list[tuple[float, float]], to_the_right: bool) -> str:
+    """A smooth line through the points, as the `d` of an SVG path."""
     line = "M{:.1f},{:.1f}".format(*points[0])
     for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
         middle = (x0 + x1) / 2, (y0 + y1) / 2
         bends = (middle[0], y0, middle[0], y1) if to_the_right else (x0, middle[1], x1, middle[1])
         line += " C{:.1f},{:.1f} {:.1f},{:.1f} {:.1f},{:.1f}".format(*bends, x1, y1)
-    wings = [(-6, -3), (-6, 3)] if to_the_right else [(-3, -6), (3, -6)]
-    head = " ".join(f"{tip[0] + dx:.1f},{tip[1] + dy:.1f}" for dx, dy in [(0, 0), *wings])
+    return line
+
+
+def arrow_head(tip: tuple[float, float], to_the_right: bool, size: float = 6) -> str:
+    """The corners of an arrow head that points to the right or downwards; to the other side if size < 0."""
+    back, side = -size, size / 2
+    wings = [(back, -side), (back, side)] if to_the_right else [(-side, back), (side, back)]
+    return " ".join(f"{tip[0] + dx:.1f},{tip[1] + dy:.1f}" for dx, dy in [(0, 0), *wings])
+
+
+def _draw_edge(edge, placed):
+    """A smooth line along the edge's path; it ends with an arrow head at the border of the user."""
+    points = [placed.centers[item] for item in edge.path]
+    points[-1] = ends_at_borders(edge, placed)[-1]
+    line, head = curve(points, placed.to_the_right), arrow_head(points[-1], placed.to_the_right)
     label_x, label_y = (0.4 * a + 0.6 * b for a, b in zip(points[0], points[1], strict=True))
     halo = 'fill="#555" font-size="11" stroke="white" stroke-width="3" paint-order="stroke"'
     label = _draw_text(label_x, label_y + 4, edge.label, halo)

@@ -13,7 +13,7 @@ from autograd.backend import Array, array_module, is_array
 from autograd.recording import Uses, refuse_changed
 
 _order = itertools.count()
-watch = None  # the detect_anomaly() that looks at every result, if one is active
+watch = None  # who looks at every result and gradient, if anybody does: see anomaly.py
 
 
 class Node:
@@ -98,7 +98,7 @@ def walk(root: Node, gradient: Array, retain_graph: bool) -> None:
                 continue
             contribution = _checked(pullback(gradient), parent, node, position)
             if (watching := watch) is not None:  # read once: another thread may end it
-                watching.gradient(node, position, contribution)
+                watching.gradient(node, position, gradient, contribution)
             # 3. Add it to what the input's other users have contributed.
             if not isinstance(parent, Node):
                 add_to_leaf(parent, contribution)

@@ -35,6 +35,9 @@ INTENDED = {
     "concatenated": lambda x: ag.softmax(ag.concatenate([x, np.full((3, 1), -INF)], axis=1)),
     "moved": lambda x: ag.softmax(ag.masked_fill(x, FUTURE, -INF).reshape(3, 3).T.T[:]),
     "clip without an upper limit": lambda x: ag.clip(x, 0.0, INF),
+    "a mask in a checkpoint": lambda x: ag.softmax(
+        ag.checkpoint(lambda x: ag.masked_fill(x, FUTURE, -INF), x * 1.0)
+    ),
     "cross entropy": lambda x: ag.cross_entropy(ag.masked_fill(x, FUTURE, -INF), np.arange(3)),
 }
 

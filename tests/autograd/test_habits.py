@@ -1516,6 +1516,7 @@ ELSEWHERE = {
     "draw": "test_draw.py",
     "residual_linear": "test_fused.py",
     "set_precision": "test_face.py",
+    "step_through": "step/test_record.py",
 }
 
 ROWS = {name: list(group.rows()) for name, group in GROUPS.items()}

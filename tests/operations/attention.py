@@ -12,11 +12,12 @@ from autograd.cuda import ops as gpu_forms
 from autograd.ops import attention
 from autograd.ops.attention import attend_to_cache
 from tests.operations.checks import close, numbers, off_by_one, refused, same_on_gpu, tensors
-from tests.operations.nn import results_of, softmax_from_exp
+from tests.operations.nn import results_of
 from tests.operations.over_shapes import Call, seeds
-from tests.operations.record import Bug, Case, Composition, Record
+from tests.operations.record import Bug, Case, Record, composition
 
 DROPOUT = dict(dropout=0.4, stream=Stream(seed=5, step=2, site=7))
+FAR_STREAM = Stream(3, step=4, site=5, row=6)
 
 
 def attention_with(n_head, **options):
@@ -34,28 +35,9 @@ def attention_over_shapes(draw):
 # --- from primitives ------------------------------------------------------------------------------
 
 
-def attention_from_softmax(qkv, n_head, scale=None, keep=None):
-    """As in a textbook: scores, mask, softmax, dropout, weighted sum."""
-    B, T, C = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
-    q, k, v = (part.reshape(B, T, n_head, C // n_head).swapaxes(1, 2) for part in ag.split(qkv, 3, axis=-1))
-    scores = q @ k.swapaxes(-1, -2) * (scale or (C // n_head) ** -0.5)  # (B, H, T, T)
-    weights = softmax_from_exp(ag.masked_fill(scores, np.triu(np.ones((T, T), bool), 1), -np.inf))
-    if keep is not None:
-        weights = weights * (keep[0] * keep[1])
-    return (weights @ v).swapaxes(1, 2).reshape(B, T, C)
-
-
-def of_length(T, scale=None):
+def of_length(T, **options):
     """Both forms of attention over T positions."""
-    composed = lambda qkv: attention_from_softmax(qkv, 2, scale)
-    return Composition(attention_with(2, scale=scale), composed, [(2, T, 12)], seed=T)
-
-
-def of_length_with_dropout(T):
-    stream = Stream(3, step=4, site=5, row=6)
-    keep = stream.keep_mask((2, 2, T, T), 0.3)
-    fused = attention_with(2, dropout=0.3, stream=stream)
-    return Composition(fused, lambda qkv: attention_from_softmax(qkv, 2, keep=keep), [(2, T, 12)])
+    return composition(ag.causal_attention, [(2, T, 12)], seed=T, n_head=2, **options)
 
 
 # --- under everyday use ---------------------------------------------------------------------------
@@ -163,11 +145,14 @@ RECORDS = [
         },
         over_shapes=attention_over_shapes(),
         composed={
-            f"attention over {T} positions, scale {scale}": of_length(T, scale)
+            f"attention over {T} positions, scale {scale}": of_length(T, scale=scale)
             for T in (1, 5, 64, 129, 300)
             for scale in (None, 0.3, 40.0)
         }
-        | {f"attention with dropout over {T} positions": of_length_with_dropout(T) for T in (5, 200)},
+        | {
+            f"attention with dropout over {T} positions": of_length(T, dropout=0.3, stream=FAR_STREAM)
+            for T in (5, 200)
+        },
         bugs=[
             Bug(
                 "attention: the keys' gradient without the scale",
@@ -177,14 +162,14 @@ RECORDS = [
             Bug("attention: softmax's normalisation held constant", "ds -= delta", "pass"),
             Bug(
                 "attention: dropout forgotten in the pullback",
-                right="_dropped(dy @ v[:, :, :stop].swapaxes(-1, -2), kept)",
-                wrong="dy @ v[:, :, :stop].swapaxes(-1, -2)",
+                right="_dropped(dy @ v_t[..., :stop], kept)",
+                wrong="dy @ v_t[..., :stop]",
                 caught_by="causal_attention_dropout",
             ),
             Bug(
                 "attention: only the last block's queries reach the keys",
-                right="dk[:, :, :stop] += ",
-                wrong="dk[:, :, :stop] = ",
+                right="dk_sum[:, :, :stop] += ",
+                wrong="dk_sum[:, :, :stop] = ",
                 caught_by="causal_attention_blocks",
             ),
             Bug(

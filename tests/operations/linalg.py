@@ -10,7 +10,7 @@ from autograd.cuda import products
 from autograd.ops import linalg
 from tests.operations.checks import close, numbers, off_by_one, refused, same_on_gpu, tensors
 from tests.operations.over_shapes import Call, seeds
-from tests.operations.record import Bug, Case, Composition, Record
+from tests.operations.record import Bug, Case, Record, composition
 from tests.stand_ins import strict_cupy
 
 MATMUL_SHAPES = [
@@ -144,18 +144,12 @@ RECORDS = [
         },
         over_shapes=linear_over_shapes(),
         composed={
-            "linear from matmul and add": Composition(
-                ag.linear, lambda x, w, b: x @ w + b, [(2, 3, 4), (4, 5), (5,)]
-            ),
-            "linear and relu": Composition(
-                linear_with("relu"), lambda x, w, b: ag.relu(x @ w + b), [(2, 3, 4), (4, 5), (5,)]
-            ),
-            "linear and gelu": Composition(
-                linear_with("gelu"), lambda x, w, b: ag.gelu(x @ w + b), [(2, 3, 4), (4, 5), (5,)]
-            ),
-            "linear and gelu_exact": Composition(
-                linear_with("gelu_exact"), lambda x, w, b: ag.gelu_exact(x @ w + b), [(2, 3, 4), (4, 5), (5,)]
-            ),
+            "linear from matmul and add": composition(ag.linear, [(2, 3, 4), (4, 5), (5,)]),
+            "linear without a bias": composition(ag.linear, [(2, 3, 4), (4, 5)]),
+        }
+        | {
+            f"linear and {name}": composition(ag.linear, [(2, 3, 4), (4, 5), (5,)], activation=name)
+            for name in ("relu", "gelu", "gelu_exact")
         },
         bugs=[
             Bug(

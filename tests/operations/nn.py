@@ -10,9 +10,10 @@ import autograd as ag
 from autograd import Stream, Tensor, random
 from autograd.cuda import ops as gpu_forms
 from autograd.ops import nn
+from autograd.step import compositions
 from tests.operations.checks import close, numbers, off_by_one, on_gpu, refused, same_on_gpu, tensors
 from tests.operations.over_shapes import Call, seeds, unary
-from tests.operations.record import Bug, Case, Composition, Record
+from tests.operations.record import Bug, Case, Composition, Record, composition
 
 IDS = np.array([[1, 0, 1], [1, 2, 1]])
 TARGETS = np.array([[0, 3, -1], [2, 2, 1]])  # -1 is ignored
@@ -42,49 +43,26 @@ def embedding_over_shapes(draw):
     return Call(lambda w: ag.embedding(w, ids), tensors((v, 3), seed=seed))
 
 
-# --- from primitives ------------------------------------------------------------------------------
-
-
-def softmax_from_exp(x):
-    e = ag.exp(x - ag.max(x, axis=-1, keepdims=True))
-    return e / ag.sum(e, axis=-1, keepdims=True)
-
-
-def layer_norm_from_mean_and_var(x, weight, bias):
-    centered = x - ag.mean(x, axis=-1, keepdims=True)
-    return centered / ag.sqrt(ag.var(x, axis=-1, keepdims=True) + 1e-5) * weight + bias
+# --- with options ---------------------------------------------------------------------------------
 
 
 def dropout(x):
     return ag.dropout(x, 0.4, STREAM)
 
 
-def dropout_from_a_mask(x):
-    keep, scale = STREAM.keep_mask(x.shape, 0.4)
-    return x * (keep * scale)
-
-
 def residual_linear(x, h, weight, bias=None):
     return ag.residual_linear(x, h, weight, bias, p=0.4, stream=STREAM)
-
-
-def residual_linear_from_parts(x, h, weight, bias):
-    return x + ag.dropout(h @ weight + bias, 0.4, STREAM)
 
 
 def cross_entropy(x):
     return ag.cross_entropy(x, TARGETS, ignore_index=-1)
 
 
-def cross_entropy_from_softmax(x):
-    counted = TARGETS.reshape(-1) >= 0
-    rows, columns = np.flatnonzero(counted), TARGETS.reshape(-1)[counted]
-    return -ag.mean(ag.log(softmax_from_exp(x)).reshape(6, 4)[rows, columns])
-
-
 def linear_cross_entropy(x, w, b):
     return ag.linear_cross_entropy(x, w, b, TARGETS, ignore_index=-1)
 
+
+# --- from primitives ------------------------------------------------------------------------------
 
 MANY_TARGETS = np.random.default_rng(0).integers(0, 7, (3, 200))
 MANY_TARGETS[0, ::3] = -1
@@ -99,18 +77,18 @@ def separate_head(w, b):
 
 
 def head_and_loss(head, logits_at_once):
-    """linear_cross_entropy compared with linear and cross_entropy, for w (7, 5) and b (7)."""
+    """linear_cross_entropy compared with its composition, for w (7, 5) and b (7)."""
 
-    def fused(x, w, b):
+    def with_head(loss):
+        return lambda x, w, b: loss(x, *head(w, b), MANY_TARGETS, ignore_index=-1) * 3.0 + b.sum()
+
+    def in_chunks(*inputs, **options):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(nn, "LOGITS_AT_ONCE", logits_at_once)
-            loss = ag.linear_cross_entropy(x, *head(w, b), MANY_TARGETS, ignore_index=-1)
-        return loss * 3.0 + b.sum()
+            return ag.linear_cross_entropy(*inputs, **options)
 
-    def composed(x, w, b):
-        return ag.cross_entropy(ag.linear(x, *head(w, b)), MANY_TARGETS, ignore_index=-1) * 3.0 + b.sum()
-
-    return Composition(fused, composed, [(3, 200, 5), (7, 5), (7,)])
+    composed = with_head(compositions.linear_cross_entropy)
+    return Composition(with_head(in_chunks), composed, [(3, 200, 5), (7, 5), (7,)])
 
 
 # --- under everyday use ---------------------------------------------------------------------------
@@ -391,7 +369,9 @@ RECORDS = [
         ag.softmax,
         cases={"softmax": Case(ag.softmax, [(3, 4)])},
         over_shapes=unary(ag.softmax, min_dims=2),
-        composed={"softmax from exp": Composition(ag.softmax, softmax_from_exp, [(3, 5)])},
+        composed={
+            f"softmax over axis {axis}": composition(ag.softmax, [(3, 5)], axis=axis) for axis in (-1, 0)
+        },
         bugs=[
             Bug(
                 "softmax: only the diagonal of the Jacobian",
@@ -405,9 +385,8 @@ RECORDS = [
         cases={"log_softmax": Case(ag.log_softmax, [(3, 4)])},
         over_shapes=unary(ag.log_softmax, min_dims=2),
         composed={
-            "log_softmax from softmax": Composition(
-                ag.log_softmax, lambda x: ag.log(softmax_from_exp(x)), [(3, 5)]
-            ),
+            f"log_softmax over axis {axis}": composition(ag.log_softmax, [(3, 5)], axis=axis)
+            for axis in (-1, 0)
         },
         bugs=[
             Bug(
@@ -428,9 +407,8 @@ RECORDS = [
         cases={"layer_norm": Case(ag.layer_norm, [(2, 3, 5), (5,), (5,)])},
         over_shapes=layer_norm_over_shapes(),
         composed={
-            "layer_norm from mean and var": Composition(
-                ag.layer_norm, layer_norm_from_mean_and_var, [(2, 3, 7), (7,), (7,)]
-            ),
+            "layer_norm from mean and var": composition(ag.layer_norm, [(2, 3, 7), (7,), (7,)]),
+            "layer_norm without a bias": composition(ag.layer_norm, [(2, 3, 7), (7,)], eps=0.1),
         },
         bugs=[
             Bug("layer_norm: std detached", "dxhat -= xhat * mean_dxhat_xhat", "pass"),
@@ -506,7 +484,9 @@ RECORDS = [
         cases={"cross_entropy": Case(cross_entropy, [(2, 3, 4)])},
         over_shapes=cross_entropy_over_shapes(),
         composed={
-            "cross_entropy from softmax": Composition(cross_entropy, cross_entropy_from_softmax, [(2, 3, 4)]),
+            "cross_entropy from log_softmax": composition(
+                ag.cross_entropy, [(2, 3, 4)], targets=TARGETS, ignore_index=-1
+            ),
         },
         bugs=[
             Bug("cross_entropy: sum instead of mean", "(dout / xp.maximum(count, 1))", "dout"),
@@ -655,9 +635,7 @@ RECORDS = [
         cases={"embedding": Case(lambda w: ag.embedding(w, IDS), [(3, 2)])},
         over_shapes=embedding_over_shapes(),
         composed={
-            "embedding from one-hot rows": Composition(
-                lambda w: ag.embedding(w, IDS), lambda w: Tensor(np.eye(4)[IDS]) @ w, [(4, 3)]
-            ),
+            "embedding from one-hot rows": composition(ag.embedding, [(4, 3)], ids=IDS),
         },
         bugs=[
             Bug(
@@ -749,7 +727,7 @@ RECORDS = [
     Record(
         ag.dropout,
         cases={"dropout": Case(dropout, [(4, 6)])},
-        composed={"dropout from a mask": Composition(dropout, dropout_from_a_mask, [(4, 6)])},
+        composed={"dropout from a mask": composition(ag.dropout, [(4, 6)], p=0.4, stream=STREAM)},
         bugs=[
             Bug(
                 "dropout: no mask in the pullback",
@@ -777,9 +755,10 @@ RECORDS = [
             "residual_linear_dropout": Case(residual_linear, [(2, 3, 4), (2, 3, 5), (5, 4), (4,)]),
         },
         composed={
-            "residual_linear from its parts": Composition(
-                residual_linear, residual_linear_from_parts, [(2, 3, 4), (2, 3, 5), (5, 4), (4,)]
+            "residual_linear from its parts": composition(
+                ag.residual_linear, [(2, 3, 4), (2, 3, 5), (5, 4), (4,)], p=0.4, stream=STREAM
             ),
+            "residual_linear without a bias": composition(ag.residual_linear, [(2, 4), (2, 5), (5, 4)]),
         },
         bugs=[
             Bug("residual_linear: the residual is left out", "out += as_rows(x)", "pass"),

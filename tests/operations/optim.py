@@ -139,17 +139,17 @@ RECORDS = [
         bugs=[
             Bug(
                 "AdamW: L2 in place of decoupled decay",
-                right="beta1, beta2 = betas",
-                wrong="beta1, beta2 = betas; g += weight_decay * p; weight_decay = 0.0",
+                right="(beta1, beta2), xp = betas, array_module(p)",
+                wrong="(beta1, beta2), xp = betas, np; g += weight_decay * p; weight_decay = 0.0",
             ),
-            Bug("AdamW: m without bias correction", "(lr / (1 - beta1**step)) * m", "lr * m"),
-            Bug("AdamW: v without bias correction", "denominator *= 1 / math.sqrt(1 - beta2**step)", "pass"),
+            Bug("AdamW: m without bias correction", "/ (1 - beta1**step)", ""),
+            Bug("AdamW: v without bias correction", "math.sqrt(1 - beta2**step)", "1.0"),
             Bug(
                 "AdamW: the learning rate is left out of the decay",
                 right="        p *= 1 - lr * weight_decay",
                 wrong="        p *= 1 - weight_decay",
             ),
-            Bug("AdamW: eps inside the root", "array_module(v).sqrt(v)", "array_module(v).sqrt(v + eps)"),
+            Bug("AdamW: eps inside the root", "xp.sqrt(v, out=part)", "xp.sqrt(v + eps, out=part)"),
         ],
         kernel_checks=[adamw_and_norm_kernels],
         kernel_bugs=[

@@ -7,10 +7,12 @@ import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from hypothesis.strategies import SearchStrategy
 
 from autograd import Tensor
+from autograd.step.compositions import composition_of
 from tests.operations.checks import assert_same, check, tensors
 
 
@@ -42,6 +44,12 @@ class Composition:
     def __call__(self):
         """Raise unless both give the same result and gradients."""
         assert_same(self.fused, self.composed, tensors(*self.shapes, seed=self.seed))
+
+
+def composition(operation, shapes, seed=0, **options):
+    """An operation, and its composition in autograd/step, with the same options."""
+    composed = composition_of(operation)
+    return Composition(partial(operation, **options), partial(composed, **options), shapes, seed)
 
 
 @dataclass(frozen=True)

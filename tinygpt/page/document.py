@@ -2,13 +2,11 @@
 
 import base64
 import dataclasses
-import hashlib
 import html
-import json
-import re
 from pathlib import Path
 from typing import Any
 
+from autograd.webpage import as_data, fill, policy
 from tinygpt.config import UserError, require
 from tinygpt.generate import generate, prompt_ids
 from tinygpt.model import GPT
@@ -48,9 +46,9 @@ def page_of(model: GPT, tokenizer: Tokenizer, name: str, weights: str = "int16")
     style = _file("page.css")
     shape = f"{config.n_layer} blocks, {config.n_head} heads, {config.n_embd} channels, "
     shape += f"{config.vocab_size:,} tokens"
-    return _fill(
+    return fill(
         _file("page.html"),
-        policy=policy(style, scripts["model"], scripts["page"]),
+        policy=policy(style, scripts["model"], scripts["page"]) + "; worker-src blob:",
         style=style,
         name=html.escape(name),
         parameters=f"{model.num_parameters():,}",
@@ -59,7 +57,7 @@ def page_of(model: GPT, tokenizer: Tokenizer, name: str, weights: str = "int16")
         version=__version__,
         weights=weights,
         precision=f" ({KINDS[weights][1]})",
-        facts=_as_data(facts),
+        facts=as_data(facts),
         base64=base64.b64encode(stored).decode(),
         **scripts,
     )
@@ -115,28 +113,5 @@ def first_text(model: GPT, tokenizer: Tokenizer) -> str:
         return tokenizer.decode(list(ids)).strip()
 
 
-def policy(style: str, *scripts: str) -> str:
-    """A Content-Security-Policy: only this style and these scripts, and nothing from anywhere else."""
-    hashes = " ".join(map(_hash, scripts))
-    return (
-        f"default-src 'none'; script-src {hashes}; worker-src blob:; style-src {_hash(style)}; "
-        "img-src data:; base-uri 'none'; form-action 'none'"
-    )
-
-
-def _hash(text):
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
-def _as_data(value: dict[str, Any]) -> str:
-    """JSON that can stand in a script element, which a < might end."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-
-
 def _file(name):
     return (HERE / name).read_text(encoding="utf-8")
-
-
-def _fill(frame: str, **parts: str) -> str:
-    """The frame with a part for each {{name}}; what stands in a part is left as it is."""
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], frame)

@@ -1,11 +1,9 @@
 """Where a NaN or infinity comes from: repeats the steps since the last checkpoint and checks every array."""
 
-import sys
 from collections.abc import Callable
 
-from autograd.anomaly import AnomalyError, all_finite, detect_anomaly
+from autograd.anomaly import AnomalyError, all_finite, detect_anomaly, module_at_work
 from tinygpt.config import UserError
-from tinygpt.model import Module
 from tinygpt.run import checkpoint
 from tinygpt.run.checkpoint import Checkpoint
 from tinygpt.run.job import Job
@@ -46,7 +44,7 @@ def first_anomaly(
     saved.restore(job.model, job.optimizer)
     for step in range(saved.state["step"], last_step + 1):
         try:
-            with detect_anomaly(where=lambda: f"{_module_at_work(names)}: "):
+            with detect_anomaly(where=lambda: f"{module_at_work(names) or 'the loss'}: "):
                 train_step(job, step)
         except AnomalyError as error:
             return f"step {step}, {error}"
@@ -54,14 +52,3 @@ def first_anomaly(
             if not all_finite(parameter.data):
                 return f"step {step}, {name}: its update is not finite"
     return "no step that can be found: all numbers were finite when the steps were repeated"
-
-
-def _module_at_work(names):
-    """The name of the innermost module among the callers: the nearest one whose method is running."""
-    frame = sys._getframe(1)
-    while frame:
-        module = frame.f_locals.get("self")
-        if isinstance(module, Module) and id(module) in names:
-            return names[id(module)]
-        frame = frame.f_back
-    return "the loss"
