@@ -7,9 +7,11 @@ and solutions/NN_title.ipynb. Both are executed, two notebooks at a time, each o
 - sources, cell ids and tags: exactly;
 - printed text: exactly, except for numbers. Those may differ by 1 % (and below 1e-6 by anything), since their
   last digits depend on the CPU and the versions of NumPy and BLAS;
-- pictures: only their kinds, since their bytes change with matplotlib's version.
+- pictures: only their kinds, since their bytes change with matplotlib's version;
+- players: that their program is the same, not the film in it.
 Outputs of cells tagged `varies` depend on the machine and are not compared. Nor are those of cells tagged
-`corpus` where there is no Tiny Shakespeare.
+`corpus` where there is no Tiny Shakespeare. A large player of a cell tagged `once` is kept in the learners'
+notebook alone; the solved one, where it would be the same, has the still picture.
 
 Always: no cell may fail or warn, every check in a solution must pass, and a learner's notebook must not hold
 a line of a solution. With `--check`, notebooks that train do it with smaller models (NOTEBOOKS_QUICK), and
@@ -19,10 +21,12 @@ all learners' notebooks together must stay within the time limit.
 import argparse
 import concurrent.futures
 import hashlib
+import html
 import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -140,8 +144,19 @@ def make(source, solved):
     path.parent.mkdir(exist_ok=True)
     started = time.perf_counter()
     execute(notebook, path.parent)
+    if solved:
+        leave_out_second_players(notebook)
     examine(notebook, solved, solution_lines(source.read_text(encoding="utf-8")))
     return path, notebook, time.perf_counter() - started
+
+
+def leave_out_second_players(notebook):
+    """In cells tagged `once` leave the picture and the text of an output, without its HTML."""
+    for cell in notebook.cells:
+        if "once" in cell.metadata.get("tags", []):
+            for output in cell.outputs:
+                if "image/png" in output.get("data", {}):
+                    output.data.pop("text/html", None)
 
 
 def examine(notebook, solved, secrets):
@@ -150,6 +165,7 @@ def examine(notebook, solved, secrets):
         if cell.cell_type == "code":
             for output in cell.outputs:
                 examine_output(output, solved)
+                examine_html(output)
             examine_code(cell.source, set() if solved else secrets)
 
 
@@ -159,8 +175,20 @@ def examine_output(output, solved):
         raise Problem(f"a cell warns:\n{text}")
     if str(HERE.parent) in text or str(Path.home()) + os.sep in text:
         raise Problem(f"a path of this machine in an output:\n{text[:300]}")
+    if re.search(r" at 0x[0-9a-f]+>", text):
+        raise Problem(f"an address in an output, another one each time:\n{text[:300]}")
     if solved and re.search("^[✗○] ", text, re.M):
         raise Problem(f"a solution does not pass:\n{text}")
+
+
+def examine_html(output):
+    """A player shows where its sources come from: from no path, and not from the workbook's solutions."""
+    page = html.unescape(output.get("data", {}).get("text/html", ""))
+    for place in (str(HERE.parent), str(Path.home()) + os.sep, tempfile.gettempdir() + os.sep):
+        if place in page:
+            raise Problem(f"a path of this machine in a player: {place}")
+    if '"file":"notebooks/workbook' in page:
+        raise Problem("a player shows the source of a solution, from the workbook")
 
 
 def examine_code(source, secrets):
@@ -192,6 +220,8 @@ def differences(old, new, has_corpus):
         if [kinds(output) for output in a.outputs] != [kinds(output) for output in b.outputs]:
             found.append(f"cell {number} has other kinds of output")
         for one, other in zip(a.outputs, b.outputs, strict=False):
+            if program_of(one) != program_of(other):
+                found.append(f"cell {number} holds a player that has changed since")
             if not same_text(text_of(one), text_of(other)):
                 found.append(f"cell {number} says\n{text_of(other)}\ninstead of\n{text_of(one)}")
     return found
@@ -199,6 +229,11 @@ def differences(old, new, has_corpus):
 
 def kinds(output):
     return output.output_type, sorted(output.get("data", {}))
+
+
+def program_of(output):
+    """What a page's content security policy says about its style and its script."""
+    return re.findall(r"sha256-[\w+/]+", output.get("data", {}).get("text/html", ""))
 
 
 NUMBER = re.compile(r"[-+]?\d+\.?\d*(?:e[-+]?\d+)?")

@@ -11,7 +11,8 @@
 # %%
 import math
 
-from workbook.scalar import check, graph, plot_training, steps
+from workbook.film import step_through
+from workbook.scalar import check, graph, plot_training
 
 # %% [markdown]
 # ## A rule and its pullback
@@ -148,15 +149,18 @@ graph(loss, a=a, b=b, c=c, d=d, loss=loss)
 # and people search for a bug that is not there.) Nobody has walked back yet. (The picture needs no Graphviz:
 # [`autograd/svg.py`](../autograd/svg.py) draws it.)
 #
-# This is how it will go: start at the right
-# with slope 1, and let each value hand its gradient on to the values it was made from.
+# This is how it will go: start at the right with slope 1, and let each value hand its gradient on to the values it was
+# made from. Step through it. → and ← go one step on and back, the space bar plays (click into the player first). You see
+# the values come, then the gradients. It also shows the lines of *your* rule, with the pullback that runs now marked, as
+# soon as your rule is right. (The *tape* is the record of what was made from what. The player uses NumPy, like the
+# picture. Your engine does not.)
 
 # %%
-steps(loss, a=a, b=b, c=c, d=d, loss=loss)
+step_through(loss, a=a, b=b, c=c, d=d, loss=loss)
 
 # %% [markdown]
-# Look at `a`. It got a gradient from `d`, and later a *second* contribution from `c`. Nudging `a` moves the loss along both
-# paths, and the two movements **add up**:
+# Look at `a`. It gets a gradient from `d`, and later a *second* contribution from `c`. Go to the step where they add up,
+# and read the sum. Nudging `a` moves the loss along both paths, and the two movements **add up**:
 #
 # $$\frac{dL}{da} = \frac{\partial L}{\partial d}\frac{\partial d}{\partial a} + \frac{\partial L}{\partial c}\frac{\partial c}{\partial a}$$
 #
@@ -168,7 +172,8 @@ steps(loss, a=a, b=b, c=c, d=d, loss=loss)
 # ## In which order?
 #
 # A value may hand on its gradient only when that gradient is *complete*: when everything that used the value has added
-# its part. In the picture `c` has to wait for `d`, because `d` uses `c`.
+# its part. In the player `c` has to wait for `d`, because `d` uses `c`: the sentence above the graph says at each step
+# whose turn it is, and why.
 #
 # So each value must come **after all of its users**. An order like that is called (reverse) *topological*. Just
 # following the parents as you meet them is not enough: you may meet a value early on a short path, while a long path to
@@ -204,7 +209,7 @@ topological_order = check(topological_order)
 #
 # ### Exercise 3: backward
 #
-# Now put it together. What must hold:
+# Now put it together: write what the player did. What must hold:
 #
 # - the root's own gradient is 1;
 # - contributions add up;
@@ -245,8 +250,14 @@ backward(c)
 print("dc/da =", a.grad)
 
 # %% [markdown]
-# Four: $c = 4a$. With `=` it would have been 1: at each place the last contribution instead of the sum.
-#
+# Four: $c = 4a$. With `=` it would have been 1: at each place the last contribution instead of the sum. Now the player
+# shows *your* walk: it calls your `backward`, and notes each pullback that this calls. Each value is used twice here, so
+# two parts add up at each.
+
+# %%
+step_through(c, backward, a=a, b=b, c=c)
+
+# %% [markdown]
 # ## Trust, but check
 #
 # Notebook 1's tool needs only subtraction and division, so it works here too. Any expression will do:
@@ -353,20 +364,35 @@ plot_training(curves, points, lambda x, y: run(network, [x, y]).data)
 # its use, since they would fill the memory. It also frees the tape as it goes: a second `backward()` needs
 # `retain_graph=True`, and says so.
 #
-# The rules in [`autograd/ops/elementwise.py`](../autograd/ops/elementwise.py) look like yours, too. The same picture, from
-# the library's tape:
+# The rules in [`autograd/ops/elementwise.py`](../autograd/ops/elementwise.py) look like yours, too. So the library can be
+# stepped through in the same way. Here is your first example again. Compare it with yours, step by step:
 
 # %%
 import autograd as ag
 
-x = ag.Tensor([0.7], requires_grad=True)
-y = ag.Tensor([-1.3], requires_grad=True)
-loss = (x * y + x).tanh()
-picture = ag.draw(loss, x=x, y=y)
-loss.backward()
-picture
+x = ag.Tensor(2.0, requires_grad=True, dtype="float64")
+y = ag.Tensor(-3.0, requires_grad=True, dtype="float64")
+
+
+def first_example():
+    """The first example, in the library"""
+    c = x * y
+    d = c + x
+    return ag.tanh(d * 0.5)
+
+
+film = ag.step_through(first_example, a=x, b=y)
+a, b = Value(2.0), Value(-3.0)
+backward(((a * b + a) * 0.5).tanh())
+print(f"yours:       {a.grad:.6f} and {b.grad:.6f}")
+print(f"the library: {film.gradient('a'):.6f} and {film.gradient('b'):.6f}")
+film
 
 # %% [markdown]
+# One thing differs: the library knows that 0.5 is a constant, and hands it no gradient. Everything else is the same, and
+# this player shows *any* loss of the library: `ag.step_through(loss)`. You will meet it again in notebook 6, for
+# attention, and in notebook 7, for a whole GPT.
+#
 # ## What you have now
 #
 # - Backprop is three things: rules with pullbacks, a record of who used what, and a walk in reverse order of creation.

@@ -168,6 +168,8 @@ attention_pullback = check(attention_pullback)
 # <details><summary>Hint 2</summary><code>dp = dout @ vᵀ</code>, then notebook 4's pullback with <code>p</code> and
 # <code>dp</code>.</details>
 # <details><summary>Hint 3</summary>The scale goes into dq and into dk. Put it into ds once, and both have it.</details>
+#
+# (Further down, under *Step through it*, the player goes through this product by product.)
 
 # %%
 q, k, v, dout = rng.normal(size=(4, 6, 4))
@@ -242,6 +244,62 @@ print("backward:", np.allclose(np.concatenate([merge_heads(g) for g in grads], -
 # %% [markdown]
 # The library's version never computes most of the future: it goes through the queries in blocks, and takes only the
 # keys that a block may see. Otherwise it is what you wrote.
+#
+# ## Step through it
+#
+# `ag.op` makes an operation of the library from a function that returns its result and its pullbacks. That is notebook 2's
+# form of a rule, so your two functions fit in. One head, four positions, three channels:
+
+
+# %%
+@ag.op
+def your_attention(q, k, v):
+    """Your attention as one operation, with your backward pass."""
+    out, p = attention(q, k, v)
+    back = lambda dout: attention_pullback(dout, q, k, v, p)
+    return out, (lambda dout: back(dout)[0], lambda dout: back(dout)[1], lambda dout: back(dout)[2])
+
+
+qkv = Tensor(rng.normal(size=(1, 4, 9)), requires_grad=True)
+dout = rng.normal(size=(1, 4, 3))  # the gradient that shall come in
+
+
+def yours():
+    """Your attention, in one piece"""
+    q, k, v = ag.split(qkv, 3, axis=-1)
+    y = your_attention(q, k, v)
+    return (y * dout).sum()
+
+
+film = ag.step_through(yours)
+film
+
+# %% [markdown]
+# Your operation has three steps on its way back: to `q`, to `k` and to `v`. The split then puts the three together: at `qkv`
+# they add up, each with zeros where the other two stand. What happens *inside* your operation stays hidden, as in every
+# fused one. But the library's own can be opened. Press → until `causal_attention` is lit on the way back, then `o`. Now it
+# is composed of products, a mask and a softmax, on the same numbers, and you meet the three steps of "The way back", one by
+# one. The softmax can be opened once more. `Esc` closes.
+
+
+# %%
+def fused():
+    """The library's causal attention"""
+    y = ag.causal_attention(qkv, n_head=1)
+    return (y * dout).sum()
+
+
+library = ag.step_through(fused)
+opened = library.node("causal_attention").inside
+for name, other in (("in one piece", library), ("opened", opened)):
+    same = np.allclose(other.gradient("qkv"), film.gradient("qkv"))
+    print(f"the library's, {name}: the gradient of yours: {same}")
+ds = opened.gradient("scores")[0, 0]
+print("gradient of the scores in the future:", ds[np.triu_indices(4, 1)])
+library
+
+# %% [markdown]
+# The gradient of the scores, $dS$, is exactly 0 above the diagonal: that is why the mask needed no line of its own.
 #
 # ## What does it look at?
 #

@@ -90,7 +90,7 @@ plot_block()
 # Why add? Think of the way back. From notebook 2 you know that a sum hands its gradient on unchanged, to both sides. So
 # the blue line is a motorway for gradients: the first block hears from the loss directly, however many blocks lie
 # between. And that is why the norms stand on the side roads. On the blue line, every gradient would have to pass
-# through them.
+# through them. (At the end of this notebook you can watch it, step by step.)
 #
 # The parameters are in a dictionary, named as in GPT-2. `linear(x, p, "mlp.c_fc")` and `norm(x, p, "ln_1")` look theirs up.
 # Attention mixes between positions; the **MLP** then works on each position by itself: to $4C$ channels, a `gelu` (a
@@ -450,6 +450,52 @@ folder = save(twin, ag.AdamW(twin.parameters()), characters, steps)
 # %% [markdown]
 # It is saved beside this notebook, in `runs/gpt`, where notebook 8 will find it. It is a checkpoint like any other, and the
 # library's own sampler reads it: `python -m tinygpt sample notebooks/runs/gpt --prompt "ROMEO:"`.
+#
+# ## Step through all of it
+#
+# You have built every part of the way back, but never seen all of it. Here is a GPT that is small enough to look at every
+# number: it reads OTHELL and should say THELLO. Its first weights are yours, only larger, so that there is something to
+# see. The library's classes run them, because the player folds what belongs to one object (a block, its attention).
+# Your own functions must give the same gradients:
+
+# %% tags=["once"]
+word = "OTHELLO"
+alphabet = sorted(set(word))
+spelled = np.array([[alphabet.index(c) for c in word]])  # (1, 7)
+reads, predicts = spelled[:, :-1], spelled[:, 1:]
+
+p = new_model(V=5, T=6, C=4, L=2)
+for parameter in p.values():
+    if parameter.ndim == 2:
+        parameter.data *= 20
+tiny_twin = library_model(p, V=5, T=6, C=4, n_layer=2, n_head=2)
+
+
+def othello():
+    """A whole GPT reads OTHELL and should say THELLO"""
+    return tiny_twin.loss(reads, predicts)
+
+
+film = ag.step_through(othello, model=tiny_twin)
+ag.cross_entropy(gpt(reads, p, 2, 2), predicts).backward()
+agree = [np.allclose(film.gradient(f"transformer.{n}"), p[n].grad, atol=1e-5) for n in p]
+print(f"{sum(agree)} of {len(agree)} gradients are those of your functions")
+film
+
+# %% [markdown]
+# → goes a step on. First look from afar, with both blocks folded: the loss hands back to the last norm, that to block `h.1`, that
+# to `h.0`, and the table `wte.weight` gets its two parts, first from the logits, at the very end from the embedding.
+# Then open a block with the small plus on its corner, or by `o`, and in it the attention or the MLP. With *follow into
+# modules* the player stops at every single step, and opens what it needs.
+#
+# **Find** these, all of which you have written yourself:
+#
+# - in a block, the two places where the gradient of the side road and that of the motorway add up;
+# - `causal_attention`, and inside it the gradient of `scores`, your `ds`;
+# - the embedding: L is read twice, so its row of the table gets the sum of two rows.
+#
+# `residual_linear` is your `x + linear(h)` in one operation, and `linear` may hold the `gelu`. Every operation with a plus can
+# be opened, down to sums and products. `film.save("gpt.html")` makes a page of it, and `print(film)` a list.
 #
 # ## In the library
 #

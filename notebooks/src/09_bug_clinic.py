@@ -421,4 +421,5 @@ dashboard(mine, healthy, references, "a rate 300 times too small")
 # You began with a difference quotient. You have written every derivative of a GPT, trained it, opened it, and cured it. There
 # is nothing left in it that you have not seen from the inside.
 #
-# The rest of the project is the same, only faster: [the map of the code](../README.md#map-of-the-code) is a good next page.
+# The rest of the project is the same, only faster: [the map of the code](../README.md#map-of-the-code) is a good page to
+# read. Next: [10. Bytes to tokens](10_bytes_to_tokens.ipynb), where the text is no longer cut into single letters.

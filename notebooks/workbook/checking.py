@@ -176,7 +176,7 @@ def _stopped(exercise, answer, results, error):
     """The Verdict on an answer that stops with an error, or whose check raises Wrong; it was right so far."""
     if isinstance(error, Wrong):
         return Verdict("wrong", str(error))
-    return Verdict("wrong", several(*_known(exercise, results, error)) or _crash(answer, error))
+    return Verdict("wrong", several(*_known(exercise, results, error)) or crash(answer, error))
 
 
 def _compare(exercise, answer, results, truths):
@@ -477,7 +477,7 @@ def _worst_index(yours, true):
     return tuple(int(i) for i in np.unravel_index(worst, true.shape))
 
 
-def _crash(answer, error):
+def crash(answer, error):
     """What an answer's own exception says, with the line of the answer that raised it."""
     own = getattr(getattr(answer, "__code__", None), "co_filename", None)  # the library has lambdas, too
     lines = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == own]

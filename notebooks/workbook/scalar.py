@@ -11,7 +11,7 @@ import numpy as np
 from autograd.draw import gradient_text
 from autograd.svg import Box, Graph
 from workbook.checking import Checks, Exercise, Wrong, pullback_exercise
-from workbook.pictures import BLUE, GOLD, RED, Picture, panels, rasterise
+from workbook.pictures import BLUE, GOLD, RED, Picture, panels
 
 check = Checks()
 _order = itertools.count()
@@ -542,7 +542,7 @@ check.add(
 # --- pictures -------------------------------------------------------------------------------------
 
 
-def graph(root, highlight=None, **names):
+def graph(root, **names):
     """The Values below root as a Graph, for any class with data, grad, parents and name."""
     names = {id(value): name for name, value in names.items()}
     boxes = {}
@@ -552,7 +552,6 @@ def graph(root, highlight=None, **names):
             [(boxes[parent], "") for parent in value.parents],
             gradient=functools.partial(_gradient_of, value),
             is_leaf=not value.parents,
-            highlight=value is highlight,
         )
     return Graph(list(boxes.values()))
 
@@ -566,52 +565,6 @@ def _label(value, name):
 
 def _gradient_of(value):
     return gradient_text(value.grad)
-
-
-def steps(root, **names):
-    """Backward as a strip of pictures, one for each value whose turn it is. Shown like a Graph."""
-    order = [value for value in topological_order(root) if value.parents]
-    for value in topological_order(root):
-        value.grad = None
-    root.grad = 1.0
-    frames = [("The start: the output's own slope is 1.", graph(root, root, **names)._repr_svg_())]
-    for value in order:
-        for parent, pullback in zip(value.parents, value.pullbacks, strict=True):
-            parent.grad = (parent.grad or 0.0) + pullback(value.grad)
-        label = next((name for name, v in names.items() if v is value), value.name)
-        frames.append((f"{label} hands on its gradient.", graph(root, value, **names)._repr_svg_()))
-    return Strip(frames)
-
-
-class Strip:
-    """SVG pictures below each other with a line of text above each."""
-
-    def __init__(self, frames):
-        self.frames = frames
-
-    def _repr_svg_(self):
-        sizes = [_size_of(svg) for _, svg in self.frames]
-        width, y, parts = max(w for w, _ in sizes), 0, []
-        for i, ((caption, svg), (_, height)) in enumerate(zip(self.frames, sizes, strict=True)):
-            parts.append(f'<text x="16" y="{y + 20}" font-weight="bold">{i}. {caption}</text>')
-            parts.append(svg.replace("<svg ", f'<svg y="{y + 24}" ', 1))
-            y += height + 30
-        return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{y}" viewBox="0 0 {width} {y}" '
-            'font-family="sans-serif" font-size="13">'
-            f'<rect width="{width}" height="{y}" fill="white"/>{"".join(parts)}</svg>'
-        )
-
-    def _repr_png_(self):
-        return rasterise(self._repr_svg_())
-
-    def __repr__(self):
-        return "\n".join(f"{i}. {caption}" for i, (caption, _) in enumerate(self.frames))
-
-
-def _size_of(svg):
-    width, height = svg.split('viewBox="0 0 ')[1].split('"')[0].split()
-    return int(width), int(height)
 
 
 def plot_training(losses, points, predict):

@@ -113,11 +113,40 @@ def test_what_counts_as_a_difference(source):
     assert build.differences(old, changed, has_corpus=True) == ["the sources differ"]
 
 
+def player(film="", program="sha256-abc"):
+    page = f"<p>&#39;{program}&#39;</p><script>{film}</script>".replace('"', "&quot;")
+    data = {"text/html": f"<iframe srcdoc='{page}'></iframe>", "image/png": "", "text/plain": "a film"}
+    return new_output("execute_result", data=data)
+
+
+def test_a_player_differs_if_its_program_does(source):
+    def notebook(**parts):
+        made = build.notebook_of(source, True)
+        made.cells[2].outputs = [player(**parts)]
+        return made
+
+    old = notebook(film="1.25")
+    assert build.differences(old, notebook(film="1.26"), has_corpus=True) == []
+    assert "changed" in build.differences(old, notebook(program="sha256-abd"), has_corpus=True)[0]
+
+
+def test_a_player_is_not_kept_twice_in_a_cell_with_that_tag(source):
+    notebook = build.notebook_of(source, True)
+    notebook.cells[1].outputs, notebook.cells[2].outputs = [player()], [player()]
+    notebook.cells[2].metadata["tags"] = ["once"]
+    build.leave_out_second_players(notebook)
+    kinds = [sorted(cell.outputs[0].data) for cell in notebook.cells[1:3]]
+    assert kinds == [["image/png", "text/html", "text/plain"], ["image/png", "text/plain"]]
+
+
 @pytest.mark.parametrize(
     ("output", "words"),
     [
         (new_output("stream", name="stderr", text="DeprecationWarning"), "warns"),
         (new_output("stream", text=f"{build.HERE.parent}/x"), "path"),
+        (new_output("display_data", data={"text/plain": "<Film object at 0x7fa3>"}), "an address"),
+        (player('{"file":"notebooks/workbook/scalar.py"}'), "source of a solution"),
+        (player(f'{{"file":"{build.HERE.parent}/x.py"}}'), "path of this machine in a player"),
         (new_output("stream", text="✗ twice: wrong\n"), "does not pass"),
         (new_output("stream", text="○ twice is not written yet.\n"), "does not pass"),
     ],
