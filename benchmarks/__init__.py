@@ -48,10 +48,36 @@ def save(name, report, folder=RESULTS):
     (folder / name).write_text(text, encoding="utf-8")
 
 
+# (family, model) -> generation, where the name does not tell: that of a virtual machine often says no more
+# than "AMD EPYC". From the vendors' tables.
+GENERATIONS = [
+    (25, [*range(16, 32), *range(96, 128), *range(160, 176)], "Zen 4"),
+    (25, range(256), "Zen 3"),
+    (26, range(256), "Zen 5"),
+    (6, [143], "Sapphire Rapids"),
+    (6, [207], "Emerald Rapids"),
+    (6, [106, 108], "Ice Lake"),
+    (6, [85], "Skylake or Cascade Lake"),
+]
+
+
 def processor():
-    """The processor's name."""
+    """The processor's name, with its generation or numbers: AMD EPYC (Zen 4)."""
+    facts = cpu_facts()
+    if "model name" not in facts:
+        return platform.processor() or platform.machine()
+    name, family, model = facts["model name"], facts.get("cpu family", ""), facts.get("model", "")
+    for known_family, models, generation in GENERATIONS:
+        if family == str(known_family) and model in map(str, models):
+            return f"{name} ({generation})"
+    return f"{name} (family {family}, model {model})" if family else name
+
+
+def cpu_facts():
+    """What Linux says of the first processor, as a dict of texts; {} elsewhere."""
     try:
         with open("/proc/cpuinfo") as file:
-            return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+            lines = file.read().split("\n\n")[0].splitlines()
+    except OSError:
+        return {}
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}

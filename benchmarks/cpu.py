@@ -1,8 +1,9 @@
-"""Ours against PyTorch on this CPU: `python -m benchmarks.cpu` (full), `--quick` (two minutes), `--profile`.
+"""Ours against PyTorch on this CPU: `python -m benchmarks.cpu` (half an hour), `--quick` (two minutes).
 
 Every measurement runs in a process of its own, so that its peak memory is its own. The competitors take
 turns (A B C, A B C), so that a slow minute of the machine hits them all. The time of a competitor is the best
-of all its steps. Writes benchmarks/results/cpu.json and cpu.png. The comparison needs PyTorch.
+of all its steps. Writes benchmarks/results/cpu-PROCESSOR.json and .png, and prints the same table as
+`--table` does of all such files. The comparison needs PyTorch.
 """
 
 import argparse
@@ -19,7 +20,8 @@ import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from autograd import optim
-from benchmarks import RESULTS, in_own_process, processor, save
+from benchmarks import RESULTS, cpu_facts, in_own_process, processor, save
+from benchmarks import cpu_tables as tables
 from benchmarks.step import CONFIGURATIONS, Step, floor_flops
 from tinygpt.parallel import estimate
 
@@ -31,6 +33,7 @@ class Variant:
     attention: str
     micro_batches: bool = False
     compiled: bool = False
+    bf16: bool = False  # other arithmetic: matrix products of numbers with 8 significant bits
 
 
 VARIANTS = {
@@ -39,9 +42,14 @@ VARIANTS = {
     "SDPA": Variant("ScaledDotProduct"),
     "SDPA, micro-batches": Variant("ScaledDotProduct", micro_batches=True),
     "SDPA, compiled": Variant("ScaledDotProduct", compiled=True),
+    "SDPA, bf16": Variant("ScaledDotProduct", bf16=True),
+    "SDPA, micro-batches, bf16": Variant("ScaledDotProduct", micro_batches=True, bf16=True),
 }
 MICRO_BATCH = {"shakespeare": 4, "laptop": 4, "gpt2": 1}  # sequences, where PyTorch uses micro-batches
-STEPS = {"shakespeare": 2, "laptop": 60, "gpt2": 1}  # timed steps per process, after one that warms up
+STEPS = {"laptop": 60, "shakespeare": 2, "gpt2": 1}  # timed steps per process, after one that warms up
+QUICK_BATCH = {"shakespeare": 16, "laptop": 12, "gpt2": 1}  # a step's time grows with the batch
+ROUNDS = 3
+HOPELESS = 1.3  # who was so many times slower than the best in the first round does not run again
 SAMPLING = {"sampling": (False, 255), "sampling_full": (True, 24)}  # starts with a full context, tokens
 GROWTH = {  # what is varied around the laptop's model, batch 12
     "batch": [("batch", n) for n in (3, 6, 12, 24, 48)],
@@ -74,14 +82,14 @@ def measure_ours(configuration, steps, threads=0, micro_batch=0, batch=None, **c
     )
 
 
-def measure_torch(configuration, steps, variant_name):
+def measure_torch(configuration, steps, variant_name, batch=None):
     """The same for a variant of PyTorch's."""
     import torch
 
     from benchmarks import peers
 
-    batch, shape = CONFIGURATIONS[configuration]
-    variant = VARIANTS[variant_name]
+    usual_batch, shape = CONFIGURATIONS[configuration]
+    batch, variant = batch or usual_batch, VARIANTS[variant_name]
     micro_batch = MICRO_BATCH[configuration] if variant.micro_batches else batch
     model = peers.TorchGPT(shape, getattr(peers, variant.attention))
     loss = torch.compile(model) if variant.compiled else model
@@ -91,7 +99,9 @@ def measure_torch(configuration, steps, variant_name):
     def step():
         optimizer.zero_grad()
         for part in ids.split(micro_batch):
-            (loss(part[:, :-1], part[:, 1:]) * (len(part) / batch)).backward()
+            with torch.autocast("cpu", torch.bfloat16, enabled=variant.bf16):
+                mean = loss(part[:, :-1], part[:, 1:])
+            (mean * (len(part) / batch)).backward()
         optimizer.step()
 
     return dict(ms=timed(step, steps), mb=estimate.peak_memory() / 1e6)
@@ -214,12 +224,13 @@ def best_of(results):
 def compare(ours, peers, rounds):
     """Let all competitors take turns; ours is a call, peers a dict of calls.
 
-    A summary with PyTorch's best variant.
+    A summary with PyTorch's best variant in float32; those in bf16 stand beside it.
     """
     turns = {name: [] for name in ["ours", *peers]}
-    for _ in range(rounds):
+    for number in range(rounds):
         for name, call in {"ours": ours, **peers}.items():
-            turns[name].append(call())
+            if number == 0 or not _is_hopeless(name, turns):
+                turns[name].append(call())
     best = {name: best_of(results) for name, results in turns.items()}
     mine = best.pop("ours")
     theirs = {name: result for name, result in best.items() if result}
@@ -227,54 +238,61 @@ def compare(ours, peers, rounds):
         ours_ms=mine["ms"], ours_mb=mine["mb"], pytorch_ms=None, pytorch_mb=None, ratio=None, variants=theirs
     )
     summary |= {key: mine[key] for key in ("threads", "micro_batch", "predicted_mb") if key in mine}
-    if theirs:
-        fastest = min(theirs, key=lambda name: theirs[name]["ms"])
+    same_arithmetic = {name: result for name, result in theirs.items() if not _is_bf16(name)}
+    if same_arithmetic:
+        fastest = min(same_arithmetic, key=lambda name: theirs[name]["ms"])
         summary |= dict(
             best_variant=fastest, pytorch_ms=theirs[fastest]["ms"], pytorch_mb=theirs[fastest]["mb"]
         )
         summary["ratio"] = summary["pytorch_ms"] / mine["ms"]
         # as people run it, without micro-batches
-        whole = [result["mb"] for name, result in theirs.items() if "micro-batches" not in name]
+        whole = [result["mb"] for name, result in same_arithmetic.items() if "micro-batches" not in name]
         summary["pytorch_whole_batch_mb"] = min(whole, default=None)
     return summary
 
 
+def _is_bf16(name):
+    return name in VARIANTS and VARIANTS[name].bf16
+
+
+def _is_hopeless(name, turns):
+    """Whether a variant of PyTorch was far slower in the first round than another of its arithmetic."""
+    first = {other: results[0] for other, results in turns.items() if other != "ours" and results[0]}
+    if name == "ours" or name not in first:
+        return name != "ours"
+    rivals = [min(result["ms"]) for other, result in first.items() if _is_bf16(other) == _is_bf16(name)]
+    return min(first[name]["ms"]) > HOPELESS * min(rivals)
+
+
 def variants_of(configuration, quick, compiled):
-    """The names of PyTorch's variants that compete."""
-    if configuration == "gpt2":
-        return ["SDPA", "SDPA, micro-batches"]
+    """The names of PyTorch's variants that compete; those in bf16 only where the processor has it."""
+    has_bf16 = {"amx_bf16", "avx512_bf16"} & set(cpu_facts().get("flags", "").split())
     if quick:
-        return ["lecture", "SDPA"] if configuration == "laptop" else ["SDPA, micro-batches"]
-    return [name for name in VARIANTS if compiled or not VARIANTS[name].compiled]
+        names = ["lecture", "SDPA"] if configuration == "laptop" else ["SDPA, micro-batches"]
+    elif configuration == "gpt2":
+        names = ["SDPA", "SDPA, micro-batches", "SDPA, micro-batches, bf16"]
+    else:
+        names = [name for name in VARIANTS if compiled or not VARIANTS[name].compiled]
+    if quick and configuration == "laptop":
+        names.append("SDPA, bf16")
+    return [name for name in names if has_bf16 or not VARIANTS[name].bf16]
 
 
 def compare_training(configuration, quick, compiled):
     steps = 1 if quick and configuration == "shakespeare" else STEPS[configuration]
-    ours = partial(in_own_process, measure_ours, configuration, steps)
+    batch = QUICK_BATCH[configuration] if quick else CONFIGURATIONS[configuration][0]
+    ours = partial(in_own_process, measure_ours, configuration, steps, batch=batch)
     peers = {
-        name: partial(in_own_process, measure_torch, configuration, steps, name)
+        name: partial(in_own_process, measure_torch, configuration, steps, name, batch=batch)
         for name in variants_of(configuration, quick, compiled)
     }
-    return compare(ours, peers, rounds=1 if quick or configuration == "gpt2" else 2)
+    return compare(ours, peers, 1 if quick else ROUNDS) | dict(batch=batch)
 
 
 def compare_sampling(full, tokens, quick):
     ours = partial(in_own_process, sample_ours, tokens, full)
     peers = {"lecture": partial(in_own_process, sample_torch, tokens, full)}
-    return compare(ours, peers, rounds=1 if quick else 2)
-
-
-def print_row(name, row):
-    if row["ratio"] is None:
-        print(f"{name:16} ours {row['ours_ms']:10.1f} ms {row['ours_mb']:7.0f} MB   (no PyTorch)", flush=True)
-        return
-    for variant, result in row["variants"].items():
-        print(f"{name:16}      {result['ms']:10.1f} ms {result['mb']:7.0f} MB   PyTorch, {variant}")
-    print(
-        f"{name:16} ours {row['ours_ms']:10.1f} ms {row['ours_mb']:7.0f} MB   {row['ratio']:.2f} times as "
-        f"fast as PyTorch's best, in 1/{row['pytorch_mb'] / row['ours_mb']:.1f} of its memory",
-        flush=True,
-    )
+    return compare(ours, peers, 1 if quick else ROUNDS)
 
 
 def run_all(quick, compiled):
@@ -283,27 +301,30 @@ def run_all(quick, compiled):
     machine = dict(cores=cores, processor=processor(), python=platform.python_version(), **rate)
     rows = {}
     report = dict(machine=machine, configurations=rows)
-    print(
-        f"{processor()}, {cores} cores, OpenBLAS kernels {rate['kernels']}: {rate['gflops']:.0f} GFLOP/s in "
-        "matrix products"
-    )
-    for name in ("laptop", "shakespeare") if quick else ("laptop", "shakespeare", "gpt2"):
+
+    def keep():
+        if not quick:
+            save(f"{tables.file_name(report)}.json", report)
+
+    for name in STEPS:
         rows[name] = compare_training(name, quick, compiled)
-        rows[name]["floor_ms"] = floor_flops(*CONFIGURATIONS[name]) / rate["gflops"] / 1e6
-        print_row(name, rows[name])
-        print(f"{name:16} its matrix products alone would take {rows[name]['floor_ms']:.1f} ms", flush=True)
-        save("cpu.json", report)
+        rows[name]["floor_ms"] = (
+            floor_flops(rows[name]["batch"], CONFIGURATIONS[name][1]) / rate["gflops"] / 1e6
+        )
+        print(tables.progress(name, rows[name]), flush=True)
+        keep()
     for name, (full, tokens) in SAMPLING.items():
         rows[name] = compare_sampling(full, tokens, quick)
-        print_row(name, rows[name])
-        save("cpu.json", report)
+        print(tables.progress(name, rows[name]), flush=True)
+        keep()
+    print(tables.table_of(report))
     if not quick:
         report["profile"] = {name: in_own_process(profile, name, 1) for name in ("shakespeare", "laptop")}
         report["growth"] = {
             what: [growth_point(*point) for point in points] for what, points in GROWTH.items()
         }
-        save("cpu.json", report)
-    plot(report)
+        keep()
+        plot(report)
 
 
 def growth_point(name, value):
@@ -316,7 +337,7 @@ def growth_point(name, value):
 
 
 def plot(report):
-    """cpu.png: time and memory relative to ours, and how our step grows."""
+    """Time and memory relative to ours, and how our step grows."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.5), layout="constrained")
@@ -335,7 +356,7 @@ def plot(report):
     lines.set(title="our step around the laptop configuration", xlabel="batch, context, ...", ylabel="ms")
     if lines.lines:
         lines.legend()
-    figure.savefig(RESULTS / "cpu.png", dpi=110)
+    figure.savefig(RESULTS / f"{tables.file_name(report)}.png", dpi=110)
 
 
 def print_profile():
@@ -355,14 +376,19 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--quick", action="store_true", help="fewer competitors and steps, no 124M model: two minutes"
+        "--quick",
+        action="store_true",
+        help="the same table in two minutes, from smaller batches and one round; writes nothing",
     )
     parser.add_argument(
         "--compile", action="store_true", help="add PyTorch's compiled form (minutes of compiling)"
     )
     parser.add_argument("--profile", action="store_true", help="only show where our step spends its time")
+    parser.add_argument("--table", action="store_true", help="only print the tables of all recorded runs")
     args = parser.parse_args()
-    if args.profile:
+    if args.table:
+        print(tables.all_tables())
+    elif args.profile:
         print_profile()
     else:
         run_all(args.quick, args.compile)
