@@ -2,8 +2,8 @@
 
 Every measurement runs in a process of its own, so that its peak memory is its own. The competitors take
 turns (A B C, A B C), so that a slow minute of the machine hits them all. The time of a competitor is the best
-of all its steps. Writes benchmarks/results/cpu-PROCESSOR.json and .png, and prints the same table as
-`--table` does of all such files. The comparison needs PyTorch.
+of all its steps. Writes benchmarks/results/cpu-NAME.json and .png, with the processor's name, and prints the
+same table as `--table` does of all such files. The comparison needs PyTorch.
 """
 
 import argparse
