@@ -14,6 +14,7 @@ from tinygpt.config import BATCH_SITE, GPTConfig, TrainConfig
 
 FLOAT = 4  # bytes
 PROGRAM = 85e6  # bytes of Python, NumPy, matplotlib and OpenBLAS's buffers, measured
+FORK = 18e6  # bytes of these that a worker process holds for itself, measured
 
 
 # --- memory ---------------------------------------------------------------------------------------
@@ -28,7 +29,7 @@ def training_memory(
     """
     parameters = model.num_parameters()
     activations = activation_floats(model, micro_batch, recompute_blocks, on_gpu)
-    program = 0 if on_gpu else PROGRAM
+    program = 0 if on_gpu else PROGRAM + (threads - 1) * FORK
     weights_and_moments = 3 * parameters
     return program + FLOAT * (weights_and_moments + threads * (parameters + activations))
 
