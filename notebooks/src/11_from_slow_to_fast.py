@@ -636,9 +636,11 @@ for width in (16, 256):
 gains["two threads, 256 channels"] = gain
 
 # %% [markdown]
-# So the library gives each thread micro-batches of its own, a copy of the model that *shares the weights* and owns
+# So the library gives each worker micro-batches of its own, a copy of the model that *shares the weights* and owns
 # its gradients, and one thread for products. At the end the gradients are added, in a fixed order, so that the same
-# numbers give the same bits. Read [`tinygpt/parallel/workers.py`](../tinygpt/parallel/workers.py).
+# numbers give the same bits. On Linux its workers are not threads but processes, forked from the first one: each has
+# a lock of its own, and they share the arrays all the same. Read
+# [`workers.py`](../tinygpt/parallel/workers.py) and [`forked.py`](../tinygpt/parallel/forked.py) in `tinygpt/parallel`.
 #
 # ### Break it and watch
 #

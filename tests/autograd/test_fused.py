@@ -31,6 +31,33 @@ def test_attention_needs_no_maximum_for_small_scores_and_takes_it_for_large_ones
     )
 
 
+@pytest.mark.parametrize("T", [1, 33, 300])
+def test_attention_in_blocks_of_queries(T):
+    """300 positions are several of the large blocks, 33 are two of the small ones."""
+    (qkv,) = tensors((2, T, 12))
+    assert_same(lambda x: ag.causal_attention(x, 2), lambda x: compositions.causal_attention(x, 2), [qkv])
+
+
+def test_attention_to_nothing_has_an_empty_gradient():
+    (qkv,) = tensors((2, 0, 12))
+    ag.causal_attention(qkv, 2).backward(np.zeros((2, 0, 4)))
+    assert qkv.grad.shape == (2, 0, 12)
+
+
+def test_gelu_works_through_all_parts():
+    """It works on 65,536 elements at a time."""
+    x = Tensor(np.linspace(-4, 4, 150_000).reshape(300, 500), requires_grad=True)
+    once = Tensor(x.data[:100], requires_grad=True), Tensor(x.data[100:], requires_grad=True)
+    upstream = np.random.default_rng(0).standard_normal(x.shape)
+    y = ag.gelu(x)
+    y.backward(upstream)
+    parts = [ag.gelu(part) for part in once]
+    np.testing.assert_array_equal(y.data, np.concatenate([part.data for part in parts]))
+    for part, g in zip(parts, (upstream[:100], upstream[100:]), strict=True):
+        part.backward(g)
+    np.testing.assert_array_equal(x.grad, np.concatenate([part.grad for part in once]))
+
+
 def test_checkpointed_blocks_give_the_same_gradients():
     stream = Stream(2)
 

@@ -4,40 +4,24 @@ import base64
 import json
 import shutil
 import subprocess
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
+from tests.support.elements import Elements
 from tests.support.texts import english
 from tinygpt.text.tokenizer import BPETokenizer, CharTokenizer
 
 TEXT = "I LOVE YOU."
 
 
-class Page(HTMLParser):
-    """The elements of a page: `tags`, [(tag, attributes)], and `texts`, {id, or else tag: text within}."""
+class Page(Elements):
+    """A page's elements, its `facts`, and its `scripts`: those that a browser runs."""
 
     def __init__(self, text):
-        super().__init__(convert_charrefs=False)
-        self.tags, self.texts, self._inside = [], {}, []
-        self.feed(text)
-        self.close()
+        super().__init__(text)
         self.facts = json.loads(self.texts["facts"])
-        self.scripts = [self.texts[name] for name in ("model", "script")]  # those that a browser runs
-
-    def handle_starttag(self, tag, attributes):
-        attributes = dict(attributes)
-        self.tags.append((tag, attributes))
-        self._inside.append(attributes.get("id", tag))
-
-    def handle_endtag(self, tag):
-        self._inside.pop()
-
-    def handle_data(self, data):
-        if self._inside:
-            key = self._inside[-1]
-            self.texts[key] = self.texts.get(key, "") + data
+        self.scripts = [self.texts[name] for name in ("model", "script")]
 
     def weights(self):
         """{name: float32 array} of the weights in the page, read without the program that wrote them."""

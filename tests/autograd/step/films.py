@@ -3,13 +3,13 @@
 import base64
 import functools
 import json
-from html.parser import HTMLParser
 
 import numpy as np
 
 import autograd as ag
 from autograd import Tensor, step_through
 from tests.autograd.step import losses
+from tests.support.elements import Elements
 from tinygpt.config import GPTConfig
 from tinygpt.model import GPT
 
@@ -60,27 +60,8 @@ def gpt_film():
     return step_through(lambda: model.loss(ids[:, :-1], ids[:, 1:]), model=model)
 
 
-class Page(HTMLParser):
-    """The elements of a page: `tags`, [(tag, attributes)], `texts`, {id, or else tag: text within}."""
-
-    def __init__(self, text):
-        super().__init__(convert_charrefs=False)
-        self.tags, self.texts, self._inside = [], {}, []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attributes):
-        attributes = dict(attributes)
-        self.tags.append((tag, attributes))
-        self._inside.append(attributes.get("id", tag))
-
-    def handle_endtag(self, tag):
-        self._inside.pop()
-
-    def handle_data(self, data):
-        if self._inside:
-            key = self._inside[-1]
-            self.texts[key] = self.texts.get(key, "") + data
+class Page(Elements):
+    """The elements of a player's page, and the film in it."""
 
     @property
     def film(self):
