@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     progress = Progress(job)
     with Interrupt(job.ranks) as interrupt:
         for step in range(job.first_step, job.last_step + 1):
-            due = step % job.config.eval_interval == 0 or step == job.last_step
+            due = job.evaluates_at(step)
             if due and not job.run.evaluated(step):
                 job.catch_up()
                 evaluate(job, step, interrupt, progress)

@@ -9,7 +9,9 @@ import train
 from autograd.backend import wait_for
 from tests.stand_ins import strict_cupy
 from tests.support.runs import TINY, metrics, train_here
+from tinygpt.parallel import estimate
 from tinygpt.run import checkpoint, job, progress
+from tinygpt.run.folder import Run
 
 
 class SlowGpu:
@@ -80,6 +82,35 @@ def test_the_speed_that_is_printed(gpu, text_file, tmp_path, monkeypatch):
     printed = train_here(**TINY, data=text_file, out=tmp_path / "run")
     lines = [line for line in printed.splitlines() if "tokens per second" in line]
     assert len(lines) == 21 and all(" 32 tokens per second" in line for line in lines), printed
+    # Four evaluations are to come after step 1, each two thirds of a step; that they take 100 s here, and the
+    # first one did, does not make the steps slower.
+    left = [line.rpartition(", ")[2] for line in lines[:20]]
+    assert (left[0], left[3], left[4], left[-1]) == ("22 s left", "19 s left", "18 s left", "1 s left")
+    printed = train_here(resume=tmp_path / "run", max_steps=22, eval_iters=30)
+    assert "tokens per second, 21 s left" in printed  # a step, and an evaluation of 60 batches
+
+
+@pytest.mark.parametrize(("interval", "last"), [(5, 20), (5, 22), (50, 20), (1, 3)])
+def test_the_evaluations_to_come(interval, last):
+    """As the training loop goes through them, from any step, whether its evaluation was done or not."""
+    run = Run.__new__(Run)
+    run.evaluations = []
+    config = SimpleNamespace(eval_interval=interval, eval_iters=30)
+    here = SimpleNamespace(config=config, last_step=last, run=run)
+    due = [step for step in range(last + 1) if job.Job.evaluates_at(here, step)]
+    assert due == sorted({*range(0, last + 1, interval), last})
+    for step in range(last + 1):
+        to_come = sum(each >= step for each in due)
+        assert job.Job.evaluation_steps(here, step) == 20 * to_come
+        if step in due:
+            run.evaluations.append(dict(step=step))
+            assert job.Job.evaluation_steps(here, step) == 20 * (to_come - 1)
+
+
+def test_the_time_that_is_said_at_the_start(text_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(estimate, "seconds_per_step", lambda *arguments: 30.0)
+    printed = train_here(**TINY | dict(eval_iters=30), data=text_file, out=tmp_path / "run")
+    assert "\ntime: about 10 min of training, and 50 min of evaluations\n" in printed
 
 
 def test_waiting_for_a_device():

@@ -128,8 +128,10 @@ def _bytes_in(path, name):
 # --- what train.py prints -------------------------------------------------------------------------
 
 
-def report(config: TrainConfig, workers, dataset, stream: Stream, steps: int) -> str:
+def report(config: TrainConfig, workers, dataset, stream: Stream, steps: int, evaluation_steps: float) -> str:
     """The lines about memory and time that train.py prints, with advice if the memory is too small.
+
+    evaluation_steps: what all evaluations will take, in training steps (Job.evaluation_steps).
 
     It runs a few micro-batches, so all ranks must call it together.
     """
@@ -143,8 +145,9 @@ def report(config: TrainConfig, workers, dataset, stream: Stream, steps: int) ->
         memory += " for each rank"
     if available and needed > available:
         memory += f", but only {available / 1e6:,.0f} MB are free; {advice_for(workers, available)}"
-    seconds = steps * seconds_per_step(config, workers, dataset, stream)
-    return f"{memory}\ntime: about {duration(seconds)} of training"
+    seconds = seconds_per_step(config, workers, dataset, stream)
+    training, evaluating = duration(seconds * steps), duration(seconds * evaluation_steps)
+    return f"{memory}\ntime: about {training} of training, and {evaluating} of evaluations"
 
 
 def is_on_gpu(workers) -> bool:

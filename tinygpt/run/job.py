@@ -72,6 +72,19 @@ class Job:
         """Tokens that all ranks together train on in a second, since the run began; 0 before step 1."""
         return step * self.tokens_per_step / self.training_seconds if self.training_seconds else 0.0
 
+    def evaluates_at(self, step: int) -> bool:
+        """Whether an evaluation is due at this step."""
+        return step % self.config.eval_interval == 0 or step == self.last_step
+
+    def evaluation_steps(self, step: int) -> float:
+        """What the evaluations still to come at `step` or later will take, in training steps.
+
+        Each is eval_iters batches of both parts of the text, only forward: a third of a step's work.
+        """
+        interval, last = self.config.eval_interval, self.last_step
+        to_come = last // interval - (step - 1) // interval + (last % interval > 0) - self.run.evaluated(step)
+        return to_come * self.config.eval_iters * 2 / 3
+
     def is_out_of_patience(self) -> bool:
         """Whether the last `patience` regular evaluations were no better than the best before them.
 
@@ -115,7 +128,8 @@ def describe(job: Job, why: str, saved: Checkpoint | None, notes: Sequence[str] 
     say(f"an epoch, {len(dataset.train):,} tokens: {epoch:,} steps of {job.tokens_per_step:,} tokens")
     say(f"model: {job.model.num_parameters():,} parameters")
     say(f"run folder: {job.run.folder}")
-    say(estimate.report(config, job.workers, dataset, job.stream, job.last_step - job.first_step))
+    steps, evaluation_steps = job.last_step - job.first_step, job.evaluation_steps(job.first_step)
+    say(estimate.report(config, job.workers, dataset, job.stream, steps, evaluation_steps))
     if saved:
         say(f"resuming {saved.folder}")
         if saved.state["machine"] != job.machine:

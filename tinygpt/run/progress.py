@@ -21,7 +21,8 @@ class Progress:
         self.has_bar = sys.stderr.isatty()
         is_hidden = job.ranks.rank > 0 or not self.has_bar
         self.bar = tqdm(total=job.last_step, initial=job.first_step, unit="step", disable=is_hidden)
-        self.began = self.spoken = time.perf_counter()
+        self.trained = job.training_seconds  # before this process
+        self.spoken = time.perf_counter()
 
     def step_done(self, step: int, loss: np.ndarray | float) -> None:
         """Count a step. loss: a 0-d array, which a GPU may still compute; it is only read to be shown."""
@@ -29,7 +30,8 @@ class Progress:
         if self._is_time_to_speak():
             self.job.catch_up()
             job, done = self.job, step + 1
-            left = (time.perf_counter() - self.began) / (done - job.first_step) * (job.last_step - done)
+            seconds_per_step = (job.training_seconds - self.trained) / (done - job.first_step)
+            left = seconds_per_step * (job.last_step - done + job.evaluation_steps(done))
             say(
                 f"step {done} of {job.last_step}: loss {float(loss):.4f}, "
                 f"{job.tokens_per_second(done):,.0f} tokens per second, {duration(left)} left"
