@@ -113,6 +113,10 @@ class Stream:
         """float32 of any shape, normal with mean 0, for initial weights."""
         return self._generator(0).standard_normal(shape, dtype=np.float32) * np.float32(std)
 
+    def symmetric(self, shape: tuple[int, ...], limit: float) -> np.ndarray:
+        """float32 of any shape, uniform between -limit and limit, for initial weights."""
+        return (2 * self._generator(0).random(shape, dtype=np.float32) - 1) * np.float32(limit)
+
     def key(self) -> tuple[int, int]:
         """The two 64-bit words that the generator is keyed with."""
         return self.seed % 2**64, (self.step * 2**16 + self.site) % 2**64

@@ -24,14 +24,16 @@ class Head(nn.Module):
         super().__init__()
         C, T = config.n_embd, config.block_size
         D = C // config.n_head
-        self.query, self.key, self.value = (nn.Linear(C, D, bias=config.qkv_bias) for _ in range(3))
+        # In the lecture's order: from the same seed they draw the same weights.
+        self.key, self.query, self.value = (nn.Linear(C, D, bias=config.qkv_bias) for _ in range(3))
         self.register_buffer("past", torch.tril(torch.ones(T, T)))
         self.dropout = nn.Dropout(config.dropout)
+        self.scale = config.attention_scale
 
     def forward(self, x):
         T = x.shape[1]
         q, k = self.query(x), self.key(x)  # (B, T, C) -> (B, T, D)
-        scores = q @ k.transpose(-2, -1) * k.shape[-1] ** -0.5  # (B, T, T)
+        scores = q @ k.transpose(-2, -1) * self.scale  # (B, T, T)
         scores = scores.masked_fill(self.past[:T, :T] == 0, float("-inf"))
         return self.dropout(F.softmax(scores, dim=-1)) @ self.value(x)
 
@@ -61,7 +63,7 @@ class ScaledDotProduct(nn.Module):
     def __init__(self, config):
         super().__init__()
         C = config.n_embd
-        self.n_head, self.p = config.n_head, config.dropout
+        self.n_head, self.p, self.scale = config.n_head, config.dropout, config.attention_scale
         self.c_attn, self.c_proj = nn.Linear(C, 3 * C, bias=config.qkv_bias), nn.Linear(C, C)
 
     def forward(self, x):
@@ -69,7 +71,7 @@ class ScaledDotProduct(nn.Module):
         qkv = self.c_attn(x).split(C, dim=2)  # (B, T, 3C) -> 3 x (B, T, C)
         q, k, v = (part.view(B, T, self.n_head, -1).transpose(1, 2) for part in qkv)  # (B, H, T, D)
         p = self.p if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=True)
+        y = F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=True, scale=self.scale)
         return self.c_proj(y.transpose(1, 2).reshape(B, T, C))  # (B, H, T, D) -> (B, T, C)
 
 

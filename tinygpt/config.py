@@ -27,15 +27,21 @@ def require(condition: bool, message: str) -> None:
         raise UserError(message)
 
 
+REFERENCE = dict(
+    activation="relu",
+    qkv_bias=False,
+    tied_head=False,
+    head_bias=True,
+    embedding_dropout=False,
+    scaled_init=False,
+    scores_over_channels=False,
+    torch_init=False,
+)
 ARCHITECTURES: dict[str, dict[str, Any]] = {
-    "reference": dict(  # the GPT of the reference run
-        activation="relu",
-        qkv_bias=False,
-        tied_head=False,
-        head_bias=True,
-        embedding_dropout=False,
-        scaled_init=False,
-    ),
+    "reference": REFERENCE,
+    # The GPT of the reference run: its script divides attention scores by √C instead of √D, and leaves the
+    # initial weights as PyTorch's layers draw them. It learns more slowly at first.
+    "lecture": REFERENCE | dict(scores_over_channels=True, torch_init=True),
     "gpt2": dict(
         activation="gelu",
         qkv_bias=True,
@@ -43,6 +49,8 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         head_bias=False,
         embedding_dropout=True,
         scaled_init=True,
+        scores_over_channels=False,
+        torch_init=False,
     ),
 }
 
@@ -63,6 +71,8 @@ class GPTConfig:
     head_bias: bool = True
     embedding_dropout: bool = False
     scaled_init: bool = False
+    scores_over_channels: bool = False
+    torch_init: bool = False
 
     def __post_init__(self) -> None:
         names = ["vocab_size", "block_size", "n_layer", "n_head", "n_embd"]
@@ -72,6 +82,11 @@ class GPTConfig:
             f"n_embd {self.n_embd} is not divisible by n_head {self.n_head}: every head gets an equal share",
         )
         _check(self, ["dropout"], "at least 0 and below 1", lambda value: 0 <= value < 1)
+
+    @property
+    def attention_scale(self) -> float:
+        """What the scores q·k are multiplied by: 1/√D for heads of D channels, or 1/√C."""
+        return (self.n_embd if self.scores_over_channels else self.n_embd // self.n_head) ** -0.5
 
     def num_parameters(self) -> int:
         """How many numbers a model of this shape learns, counted without building it."""
@@ -132,7 +147,12 @@ class TrainConfig:
         "tf32", "matrix products on a GPU: fp32, tf32 or bf16 (sums are float32 in each)", "machine"
     )
     seed: int = setting(1337, "names the initial weights, the batches and the dropout masks", "training")
-    architecture: str = setting("reference", "reference (ReLU, separate head) or gpt2 (GELU, tied)", "model")
+    architecture: str = setting(
+        "reference",
+        "reference (ReLU, separate head), lecture (the same, but attention and initial weights as in the "
+        "reference run) or gpt2 (GELU, tied)",
+        "model",
+    )
     block_size: int = setting(256, "context length in tokens", "model")
     n_layer: int = setting(6, "number of blocks", "model")
     n_head: int = setting(6, "attention heads per block", "model")
@@ -226,7 +246,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         dropout=0.0, batch_size=4, max_steps=100, eval_interval=25, eval_iters=4, learning_rate=5e-5,
         warmup_steps=10, min_lr=5e-6, beta2=0.99, weight_decay=0.1, grad_clip=1.0, sample_tokens=100,
     ),
-    "shakespeare": dict(decay_vectors=True),  # the reference run: every other value is TrainConfig's default
+    # The reference run. Every other value is TrainConfig's default.
+    "shakespeare": dict(architecture="lecture", decay_vectors=True),
 }  # fmt: skip
 
 

@@ -134,6 +134,8 @@ class CausalSelfAttention(Module):
         self.c_attn = Linear(config.n_embd, 3 * config.n_embd, bias=config.qkv_bias)
         self.c_proj = Linear(config.n_embd, config.n_embd)
         self.n_head, self.p, self.site = config.n_head, config.dropout, site
+        # The operation's own scale is 1/√D.
+        self.options = dict(scale=config.attention_scale) if config.scores_over_channels else {}
         self.dropout = Dropout(config.dropout, site + 1)
 
     def __call__(
@@ -145,9 +147,10 @@ class CausalSelfAttention(Module):
             y = self._attend_to_cache(qkv, cache)
             residual = residual[:, -1:] if cache.last_only else residual  # (B, T, C) -> (B, 1, C), as y
         elif stream is None:
-            y = ag.causal_attention(qkv, self.n_head)  # (B, T, 3C) -> (B, T, C)
+            y = ag.causal_attention(qkv, self.n_head, **self.options)  # (B, T, 3C) -> (B, T, C)
         else:
-            y = ag.causal_attention(qkv, self.n_head, dropout=self.p, stream=stream.at(site=self.site))
+            dropped = dict(dropout=self.p, stream=stream.at(site=self.site))
+            y = ag.causal_attention(qkv, self.n_head, **dropped, **self.options)
         return self.c_proj.onto(residual, y, self.dropout, stream)
 
     def _attend_to_cache(self, qkv, cache):
@@ -158,6 +161,7 @@ class CausalSelfAttention(Module):
             values=cache.values,
             start=cache.start,
             last_only=cache.last_only,
+            **self.options,
         )
         return Tensor(y)  # (B, T, 3C) -> (B, T, C), or (B, 1, C) if last_only
 
@@ -240,19 +244,34 @@ class GPT(Module):
         if not config.tied_head:
             self.lm_head = Linear(config.n_embd, config.vocab_size, bias=config.head_bias)
         if seed is not None:  # None: the weights come from elsewhere
-            self.init_weights(seed)
+            init_weights = self.init_as_torch if config.torch_init else self.init_as_gpt2
+            init_weights(Stream(seed, step=-1))  # the moment before step 0
 
-    def init_weights(self, seed: int) -> None:
+    def init_as_gpt2(self, stream: Stream) -> None:
         """Matrices from N(0, 0.02²), biases 0, norms 1.
 
         GPT-2 scales what is added to the residual stream by 1/√(2L).
         """
-        stream = Stream(seed, step=-1)  # the moment before step 0
         for site, (name, parameter) in enumerate(self.named_parameters()):
             if parameter.ndim == 2:
                 scaled = self.config.scaled_init and name.endswith("c_proj.weight")
                 std = 0.02 / (2 * self.config.n_layer) ** 0.5 if scaled else 0.02
                 parameter.data[...] = stream.at(site=site).normal(parameter.shape, std)
+
+    def init_as_torch(self, stream: Stream) -> None:
+        """What PyTorch's layers begin with: embeddings from N(0, 1), norms 1, and a Linear layer's weight and
+        bias uniform between -1/√n and 1/√n for n inputs.
+        """
+        for site, (_, module) in enumerate(self.named_modules()):
+            draw = stream.at(site=site)
+            if isinstance(module, Embedding):
+                module.weight.data[...] = draw.normal(module.weight.shape, 1.0)
+            if isinstance(module, Linear):
+                n_in, n_out = module.weight.shape
+                rows = draw.symmetric((n_in + 1, n_out), n_in**-0.5)  # the last one for the bias
+                module.weight.data[...] = rows[:-1]
+                if module.bias is not None:
+                    module.bias.data[...] = rows[-1]
 
     def __call__(self, ids: ArrayLike, stream: Stream | None = None) -> Tensor:
         """Logits (B, T, V) for token ids (B, T), T at most block_size."""

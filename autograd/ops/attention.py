@@ -150,12 +150,12 @@ def _transposed(x):
     return array_module(x).ascontiguousarray(x.swapaxes(-1, -2))
 
 
-def attend_to_cache(qkv, n_head, keys, values, start, last_only=False):
+def attend_to_cache(qkv, n_head, keys, values, start, last_only=False, scale=None):
     """Attention of new positions to all positions so far, for sampling: no derivative, no dropout.
 
     qkv (B, t, 3C) belongs to positions start to start + t; keys and values (B, H, T, D) hold those of the
     positions before and receive the new ones. Returns an array (B, t, C), or (B, 1, C) if only the last
-    position is wanted.
+    position is wanted. scale is 1/√D unless given.
     """
     B, t, C = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
     stop = start + t
@@ -165,7 +165,8 @@ def attend_to_cache(qkv, n_head, keys, values, start, last_only=False):
         q = q[:, :, -1:]
     out = array_module(qkv).empty((B, q.shape[2], C), qkv.dtype)
     (y,) = split_heads(out, 1, n_head)
-    attend(q, keys[:, :, :stop], values[:, :, :stop], y, (C // n_head) ** -0.5)
+    scale = (C // n_head) ** -0.5 if scale is None else scale
+    attend(q, keys[:, :, :stop], values[:, :, :stop], y, scale)
     return out
 
 

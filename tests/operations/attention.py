@@ -83,9 +83,13 @@ def attention_to_a_cache_equals_that_over_everything():
     (qkv,) = tensors((2, 9, 12))
     keys, values = np.zeros((2, 2, 2, 9, 2))  # (B, H, T, D) each
     expected = ag.causal_attention(qkv, 2).data
+    other = ag.causal_attention(qkv, 2, scale=0.9).data
     for start, stop in ((0, 4), (4, 5), (5, 9)):
-        found = attend_to_cache(qkv.data[:, start:stop], 2, keys, values, start)
+        new = qkv.data[:, start:stop]
+        found = attend_to_cache(new, 2, keys, values, start)
         np.testing.assert_allclose(found, expected[:, start:stop], rtol=1e-12, atol=1e-12)
+        found = attend_to_cache(new, 2, keys, values, start, scale=0.9)
+        np.testing.assert_allclose(found, other[:, start:stop], rtol=1e-12, atol=1e-12)
 
 
 # --- the kernels ----------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """GPT-2's format: round trips, what is refused, and transformers as the yardstick."""
 
 import json
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -74,6 +75,17 @@ def test_the_reference_architecture(tmp_path):
     model.lm_head.bias.data[...] = 0
     gpt2.export(model, CHARS, tmp_path / "exact")
     np.testing.assert_allclose(logits(gpt2.load_model(tmp_path / "exact")[0]), logits(model), atol=1e-5)
+
+
+def test_scores_over_channels_are_folded_into_the_queries(tmp_path):
+    """Of a model with a bias for them and of one without."""
+    for qkv_bias in (False, True):
+        with mock.patch.dict(ARCHITECTURES["lecture"], qkv_bias=qkv_bias):
+            model = with_biases(sharp_model("lecture"))
+        gpt2.export(model, CHARS, tmp_path / str(qkv_bias), "fold")
+        back, _ = gpt2.load_model(tmp_path / str(qkv_bias))
+        assert not back.config.scores_over_channels
+        np.testing.assert_allclose(logits(back), logits(model), atol=1e-4)
 
 
 def test_a_bias_that_cannot_be_folded(tmp_path):

@@ -59,7 +59,7 @@ def test_gradients_of_the_whole_model(architecture, dropout):
 def test_an_untrained_model_knows_nothing(architecture):
     model = small(architecture, vocab_size=65, n_embd=64, block_size=32)
     ids, targets = batch(8, 32, 65)
-    assert float(model.loss(ids, targets)) == pytest.approx(np.log(65), rel=0.02)
+    assert float(model.loss(ids, targets)) == pytest.approx(np.log(65), rel=0.05)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -112,6 +112,28 @@ def test_same_seed_same_weights():
     matrix = GPT(GPTConfig(65, n_layer=2, scaled_init=True)).transformer.h[1].mlp
     assert matrix.c_fc.weight.data.std() == pytest.approx(0.02, rel=0.01)
     assert matrix.c_proj.weight.data.std() == pytest.approx(0.01, rel=0.01)
+
+
+def test_weights_as_pytorchs_layers_begin():
+    """Embeddings N(0, 1), all else uniform to 1/√(inputs), biases too; every array drawn by itself."""
+    config = GPTConfig(65, 64, 2, 2, 96, **ARCHITECTURES["lecture"] | dict(qkv_bias=True))
+    model = GPT(config, seed=3)
+    for name, parameter in model.named_parameters():
+        x, last = parameter.data, name.rpartition(".")[2]
+        if ".ln_" in name:
+            assert np.array_equal(x, np.full_like(x, last == "weight"))
+        elif ".wte." in name or ".wpe." in name:
+            assert x.std() == pytest.approx(1, rel=0.03) and abs(x.mean()) < 0.05
+        else:
+            limit = (4 * 96 if "mlp.c_proj" in name else 96) ** -0.5
+            assert np.abs(x).max() <= limit and x.min() < -0.85 * limit and x.max() > 0.85 * limit
+            assert x.std() == pytest.approx(limit / 3**0.5, rel=0.15)
+    drawn = [p.data.flat[:5].tobytes() for name, p in model.named_parameters() if ".ln_" not in name]
+    assert len(set(drawn)) == len(drawn)
+    again, other = GPT(config, seed=3), GPT(config, seed=4)
+    pairs = list(zip(model.parameters(), again.parameters(), other.parameters(), strict=True))
+    assert all(np.array_equal(p.data, q.data) for p, q, _ in pairs)
+    assert not any(np.array_equal(p.data, q.data) for p, _, q in pairs if p.data.std() > 0)
 
 
 def test_context_is_limited():

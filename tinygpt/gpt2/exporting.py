@@ -82,15 +82,19 @@ def source_of(path: str | Path, tokenizer: Tokenizer) -> Path | None:
 
 def _exported_weights(model, head_bias):
     weights = {name: to_numpy(p.data) for name, p in model.named_parameters()}
+    C, D = model.config.n_embd, model.config.n_embd // model.config.n_head
     bias = weights.pop("lm_head.bias", None)
     if bias is not None and bias.any():
         weights["transformer.ln_f.bias"] = _with_head_bias(weights, bias, head_bias)
     if "lm_head.weight" in weights:
         weights["lm_head.weight"] = weights["lm_head.weight"].T  # (C, V) -> (V, C)
     for i in range(model.config.n_layer):
-        weights.setdefault(
-            f"transformer.h.{i}.attn.c_attn.bias", np.zeros(3 * model.config.n_embd, np.float32)
-        )
+        c_attn = f"transformer.h.{i}.attn.c_attn"
+        weights.setdefault(f"{c_attn}.bias", np.zeros(3 * C, np.float32))
+        if model.config.scores_over_channels:  # GPT-2 divides scores by √D: the queries make up for it
+            factor = np.where(np.arange(3 * C) < C, model.config.attention_scale * D**0.5, 1.0)  # (3C)
+            for name in (f"{c_attn}.weight", f"{c_attn}.bias"):
+                weights[name] = weights[name] * factor.astype(np.float32)
     # Contiguous, because safetensors writes other NumPy arrays wrongly without an error.
     return {name: np.ascontiguousarray(array) for name, array in weights.items()}
 

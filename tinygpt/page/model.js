@@ -68,7 +68,8 @@ class LayerNorm {
 }
 
 class CausalSelfAttention {
-  constructor(weights, name, { n_embd, n_head }) {
+  constructor(weights, name, { n_embd, n_head, scores_over_channels }) {
+    this.divisor = Math.sqrt(scores_over_channels ? n_embd : n_embd / n_head);  // of the scores
     this.c_attn = new Linear(weights, `${name}.c_attn`, n_embd, 3 * n_embd);  // q, k and v in one product
     this.c_proj = new Linear(weights, `${name}.c_proj`, n_embd, n_embd);
     this.n_head = n_head;
@@ -103,7 +104,7 @@ class CausalSelfAttention {
     for (let s = 0; s < scores.length; s++) {
       let sum = 0;
       for (let d = 0, at = s * C + h * D; d < D; d++) sum += q[d] * cache.keys[at + d];
-      scores[s] = sum / Math.sqrt(D);
+      scores[s] = sum / this.divisor;
     }
     return softmax(scores);
   }
