@@ -2,7 +2,8 @@
 
 On a machine with a GPU one command runs everything; it needs no network if FILE is Tiny Shakespeare:
     python -m benchmarks.gpu --full --data FILE --out FOLDER
-FOLDER then has gpu.json, gpu.png and gpu_sample.txt. Exit code 1: a part failed; the others are there.
+FOLDER then has gpu.json and gpu.png, and in reference/ the record of the reference run (reference_run.py),
+which belongs in benchmarks/reference/. Exit code 1: a part failed; the others are there.
 
 The parts, in this order: what large products and copies reach on this card; the parity tests; the kernels of
 a training step one by one, beside their estimate; with --full the 5,000 steps of the reference run and 10,000
@@ -28,6 +29,7 @@ from autograd import PRECISIONS
 from autograd.backend import choose_device
 from benchmarks import RESULTS, ROOT, call_command, on_gpu
 from benchmarks.estimate import CARDS, NUMBERS, card_from, estimate, print_estimate
+from benchmarks.reference_run import BEST_PUBLISHED, record
 from benchmarks.step import GPU_CONFIGURATIONS, floor_flops
 from benchmarks.training import evaluations
 from tinygpt.config import UserError, require
@@ -35,7 +37,6 @@ from tinygpt.run import files
 from tinygpt.text.corpus import load_documents
 
 RUN = Path("runs/gpu-reference")
-REFERENCE_LOSS = 1.4787  # of the run that the reference run repeats
 PROFILED = ("reference run", "GPT-2, 124 M")
 TURNS = 2
 LIMITS = dict(measurement=200, compiling=400, parity=900, run=3600, sample=600)  # seconds
@@ -125,7 +126,7 @@ def reference_run(data, folder, extra=()):
         best_val_loss=min(losses),
         last_val_loss=losses[-1],
         evaluations=[{key: point[key] for key in ("step", "train_loss", "val_loss")} for point in points],
-        sample=sample(folder / "gpu_sample.txt"),
+        sample=sample(folder / "sample.txt"),
     )
 
 
@@ -133,6 +134,7 @@ def sample(file):
     """{"seconds": those of 10,000 characters of the reference run}, or why there are none."""
     command = [sys.executable, "-m", "tinygpt", "sample", RUN.resolve(), "--device", "cuda"]
     command += ["--tokens", "10000", "--out", file.resolve()]
+    file.parent.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
     try:
         code = run_within(LIMITS["sample"], command, cwd=ROOT).returncode
@@ -214,12 +216,16 @@ def run_all(report, data, full, warm_up):
     for configuration in PROFILED:
         report.add(f"kernels of {configuration}", kernels, configuration, report.parts["card"])
     if full:
-        report.add("reference run", reference_run, data, report.folder)
+        folder = report.folder / "reference"
+        report.add("reference run", reference_run, data, folder)
+        if "failed" not in report.parts["reference run"]:
+            card = report.parts["card"].get("name", "a GPU")
+            report.add("record of the reference run", record, RUN, folder, card)
     for configuration in GPU_CONFIGURATIONS:
         name = f"step of {configuration}"
         report.add(name, steps, configuration, partial(report.keep, name))
     if warm_up:
-        report.add("warm-up and cosine", reference_run, data, report.folder, SCHEDULE)
+        report.add("warm-up and cosine", reference_run, data, report.folder / "warm-up", SCHEDULE)
     report.add("picture", plot, report)
 
 
@@ -239,8 +245,8 @@ def plot(report):
         each = run["evaluations"]
         for key, label in (("train_loss", "train"), ("val_loss", "validation")):
             curve.plot([e["step"] for e in each], [e[key] for e in each], marker="o", label=label)
-        label = f"the original's best, {REFERENCE_LOSS}"
-        curve.axhline(REFERENCE_LOSS, color="black", linewidth=0.8, label=label)
+        label = f"the published run's best, {BEST_PUBLISHED}"
+        curve.axhline(BEST_PUBLISHED, color="black", linewidth=0.8, label=label)
         title = f"{run['seconds']:.0f} s, best {run['best_val_loss']:.4f}"
         curve.set(xlabel="step", ylabel="nats per character", title=title)
         curve.legend()

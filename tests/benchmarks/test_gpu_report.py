@@ -99,6 +99,10 @@ def calls(monkeypatch):
             "estimate_for": dict(ms=1.0, rows={"adamw": dict(ms=0.9)}),
         }.get(function.__name__, dict(ms=ms, host_ms=1.0, mb=1.0))
 
+    def record(run, folder, card):
+        log.asked.append(f"record {run} {folder.name} {card}")
+        return {}
+
     def run_within(seconds, command, **options):
         words = [str(word).rpartition("/")[2] for word in command]
         name = next(each for each in ("pytest", "train.py", "sample") if each in words)
@@ -111,6 +115,7 @@ def calls(monkeypatch):
     monkeypatch.setattr(gpu, "measured", measured)
     monkeypatch.setattr(gpu, "run_within", run_within)
     monkeypatch.setattr(gpu, "evaluations", lambda folder: [point, point | dict(step=9, val_loss=1.5)])
+    monkeypatch.setattr(gpu, "record", record)
     monkeypatch.setattr(gpu, "choose_device", lambda wanted: (wanted, "pretended"))
     monkeypatch.setattr(gpu.importlib.util, "find_spec", lambda name: True)
     two = {name: on_gpu.COMPETITORS[name] for name in ("SDPA, TF32", "SDPA, TF32, compiled")}
@@ -145,6 +150,8 @@ def test_the_whole_report(calls, text_file, tmp_path):
     assert parts["kernels of reference run"]["estimate"]["rows"]["adamw"] == {"ms": 0.9}
     assert "1.000    0.900" in printed and parts["reference run"]["best_val_loss"] == 1.5
     assert "estimate_for reference run H100" in calls.asked
+    recorded = "record runs/gpu-reference reference NVIDIA H100 80GB HBM3"
+    assert calls.asked.index("train.py") < calls.asked.index(recorded)
 
 
 FAULTS = {  # what fails -> where the report says so
@@ -159,7 +166,8 @@ FAULTS = {  # what fails -> where the report says so
 }
 
 
-EVERYTHING = {"card", "parity", "reference run", "picture"}
+RECORD = "record of the reference run"
+EVERYTHING = {"card", "parity", "reference run", RECORD, "picture"}
 EVERYTHING |= {f"kernels of {name}" for name in gpu.PROFILED} | {
     f"step of {name}" for name in GPU_CONFIGURATIONS
 }
@@ -173,7 +181,8 @@ def test_a_part_that_fails(fault, calls, text_file, tmp_path, monkeypatch):
     said = printed.partition("not everything could be measured:\n")[2].splitlines()
     assert code == 1 and f"{FAULTS[fault]}: took more than 5 ms" in said
     failed = {name for name, found in parts.items() if "failed" in found}
-    assert parts.keys() == EVERYTHING and len(failed) <= (2 if fault == "profile" else 1)
+    missing = {RECORD} if fault == "train.py" else set()
+    assert parts.keys() == EVERYTHING - missing and len(failed) <= (2 if fault == "profile" else 1)
 
 
 @pytest.mark.parametrize("part", ["parity", "plot", "kernels"])
@@ -185,7 +194,7 @@ def test_an_error_that_nobody_thought_of(part, calls, tmp_path, monkeypatch):
     monkeypatch.setattr(gpu, part, broken)
     code, printed, parts = report(calls, tmp_path)
     assert code == 1 and ": ZeroDivisionError: oh" in printed
-    assert parts.keys() == EVERYTHING - {"reference run"}
+    assert parts.keys() == EVERYTHING - {"reference run", RECORD}
 
 
 def test_what_is_known_is_written_before_the_end(calls, tmp_path):
