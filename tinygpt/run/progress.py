@@ -43,6 +43,7 @@ class Progress:
 
     def evaluating(self, split: str, batch: int) -> None:
         """Say that an evaluation is at work, if it takes long."""
+        self.bar.unpause()  # or else the bar takes it for a slow step and says much too long a time
         if self._is_time_to_speak():
             say(f"evaluating: batch {batch + 1} of {self.job.config.eval_iters} of {split}")
 

@@ -128,6 +128,22 @@ def test_a_terminal_has_a_bar_instead(text_file, tmp_path, monkeypatch):
     assert re.search(r"20/20 .*loss=\d\.\d{3}, [\d,]+ tokens/s", terminal.getvalue())
 
 
+def test_the_bar_does_not_take_an_evaluation_for_a_slow_step(monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    ranks, config = SimpleNamespace(rank=0), SimpleNamespace(eval_iters=3)
+    shown = progress.Progress(
+        SimpleNamespace(ranks=ranks, config=config, first_step=0, last_step=9, training_seconds=0.0)
+    )
+    now = shown.bar.start_t
+    monkeypatch.setattr(shown.bar, "_time", lambda: now)
+    for batch in range(3):
+        now += 100
+        shown.evaluating("train", batch)
+    now += 1
+    shown.step_done(0, 1.5)
+    assert shown.bar.format_dict["elapsed"] == pytest.approx(1)
+
+
 # --- where the text is ----------------------------------------------------------------------------
 
 
