@@ -122,7 +122,7 @@ def write_sample(run, to, found):
         commands.main(["sample", str(run), "--tokens", "10000", "--out", str(to / "sample.txt")])
         return
     samples = sorted((Path(run) / "samples").glob("step_*.txt"))
-    files.write(to / "sample.txt", samples[-1].read_text(encoding="utf-8"))
+    files.write(to / "sample.txt", samples[-1].read_text(encoding="utf-8") if samples else "")
 
 
 def picture(evaluations, found):
