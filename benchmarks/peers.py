@@ -28,7 +28,7 @@ class Head(nn.Module):
         self.key, self.query, self.value = (nn.Linear(C, D, bias=config.qkv_bias) for _ in range(3))
         self.register_buffer("past", torch.tril(torch.ones(T, T)))
         self.dropout = nn.Dropout(config.dropout)
-        self.scale = config.attention_scale
+        self.scale = config.attention_scale or D**-0.5
 
     def forward(self, x):
         T = x.shape[1]

@@ -27,21 +27,12 @@ def require(condition: bool, message: str) -> None:
         raise UserError(message)
 
 
-REFERENCE = dict(
-    activation="relu",
-    qkv_bias=False,
-    tied_head=False,
-    head_bias=True,
-    embedding_dropout=False,
-    scaled_init=False,
-    scores_over_channels=False,
-    torch_init=False,
-)
+# name: the switches of GPTConfig that it turns from their defaults.
 ARCHITECTURES: dict[str, dict[str, Any]] = {
-    "reference": REFERENCE,
+    "reference": {},
     # The GPT of the reference run: its script divides attention scores by √C instead of √D, and leaves the
     # initial weights as PyTorch's layers draw them. It learns more slowly at first.
-    "lecture": REFERENCE | dict(scores_over_channels=True, torch_init=True),
+    "lecture": dict(scores_over_channels=True, torch_init=True),
     "gpt2": dict(
         activation="gelu",
         qkv_bias=True,
@@ -49,8 +40,6 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         head_bias=False,
         embedding_dropout=True,
         scaled_init=True,
-        scores_over_channels=False,
-        torch_init=False,
     ),
 }
 
@@ -84,9 +73,9 @@ class GPTConfig:
         _check(self, ["dropout"], "at least 0 and below 1", lambda value: 0 <= value < 1)
 
     @property
-    def attention_scale(self) -> float:
-        """What the scores q·k are multiplied by: 1/√D for heads of D channels, or 1/√C."""
-        return (self.n_embd if self.scores_over_channels else self.n_embd // self.n_head) ** -0.5
+    def attention_scale(self) -> float | None:
+        """What the scores q·k are multiplied by, if it is not the operation's own 1/√D."""
+        return self.n_embd**-0.5 if self.scores_over_channels else None
 
     def num_parameters(self) -> int:
         """How many numbers a model of this shape learns, counted without building it."""

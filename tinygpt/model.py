@@ -133,9 +133,8 @@ class CausalSelfAttention(Module):
         # q, k and v in one product
         self.c_attn = Linear(config.n_embd, 3 * config.n_embd, bias=config.qkv_bias)
         self.c_proj = Linear(config.n_embd, config.n_embd)
-        self.n_head, self.p, self.site = config.n_head, config.dropout, site
-        # The operation's own scale is 1/√D.
-        self.options = dict(scale=config.attention_scale) if config.scores_over_channels else {}
+        self.n_head, self.scale = config.n_head, config.attention_scale
+        self.p, self.site = config.dropout, site
         self.dropout = Dropout(config.dropout, site + 1)
 
     def __call__(
@@ -147,10 +146,10 @@ class CausalSelfAttention(Module):
             y = self._attend_to_cache(qkv, cache)
             residual = residual[:, -1:] if cache.last_only else residual  # (B, T, C) -> (B, 1, C), as y
         elif stream is None:
-            y = ag.causal_attention(qkv, self.n_head, **self.options)  # (B, T, 3C) -> (B, T, C)
+            y = ag.causal_attention(qkv, self.n_head, self.scale)  # (B, T, 3C) -> (B, T, C)
         else:
-            dropped = dict(dropout=self.p, stream=stream.at(site=self.site))
-            y = ag.causal_attention(qkv, self.n_head, **dropped, **self.options)
+            here = stream.at(site=self.site)
+            y = ag.causal_attention(qkv, self.n_head, self.scale, dropout=self.p, stream=here)
         return self.c_proj.onto(residual, y, self.dropout, stream)
 
     def _attend_to_cache(self, qkv, cache):
@@ -161,7 +160,7 @@ class CausalSelfAttention(Module):
             values=cache.values,
             start=cache.start,
             last_only=cache.last_only,
-            **self.options,
+            scale=self.scale,
         )
         return Tensor(y)  # (B, T, 3C) -> (B, T, C), or (B, 1, C) if last_only
 

@@ -59,7 +59,9 @@ def test_gradients_of_the_whole_model(architecture, dropout):
 def test_an_untrained_model_knows_nothing(architecture):
     model = small(architecture, vocab_size=65, n_embd=64, block_size=32)
     ids, targets = batch(8, 32, 65)
-    assert float(model.loss(ids, targets)) == pytest.approx(np.log(65), rel=0.05)
+    # PyTorch's head makes logits of variance 1/3 from normalised channels, and half of that goes to the loss.
+    expected = np.log(65) + (1 / 6 if model.config.torch_init else 0)
+    assert float(model.loss(ids, targets)) == pytest.approx(expected, rel=0.02)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -92,7 +92,7 @@ def _exported_weights(model, head_bias):
         c_attn = f"transformer.h.{i}.attn.c_attn"
         weights.setdefault(f"{c_attn}.bias", np.zeros(3 * C, np.float32))
         if model.config.scores_over_channels:  # GPT-2 divides scores by √D: the queries make up for it
-            factor = np.where(np.arange(3 * C) < C, model.config.attention_scale * D**0.5, 1.0)  # (3C)
+            factor = np.where(np.arange(3 * C) < C, (D / C) ** 0.5, 1.0)  # (3C)
             for name in (f"{c_attn}.weight", f"{c_attn}.bias"):
                 weights[name] = weights[name] * factor.astype(np.float32)
     # Contiguous, because safetensors writes other NumPy arrays wrongly without an error.

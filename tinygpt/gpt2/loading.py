@@ -98,8 +98,11 @@ def settings_from(path: str, asked: dict[str, Any]) -> dict[str, Any]:
 def _closest_architecture(config):
     """The name of the architecture that has the most switches in common with a GPTConfig."""
 
+    switches = {switch for each in ARCHITECTURES.values() for switch in each}
+
     def in_common(name):
-        return sum(getattr(config, key) == value for key, value in ARCHITECTURES[name].items())
+        example = GPTConfig(vocab_size=1, **ARCHITECTURES[name])
+        return sum(getattr(config, switch) == getattr(example, switch) for switch in switches)
 
     return max(ARCHITECTURES, key=in_common)
 
