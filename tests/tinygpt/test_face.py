@@ -16,8 +16,10 @@ from tests.support.commands import tinygpt as run_tinygpt
 MEASURE = """
 import json, sys, time
 began = time.process_time()
+import numpy
+numpy_seconds = time.process_time() - began
 import tinygpt
-print(json.dumps([time.process_time() - began, sorted(sys.modules)]))
+print(json.dumps([time.process_time() - began, numpy_seconds, sorted(sys.modules)]))
 """
 
 
@@ -46,11 +48,14 @@ def test_the_face_measures_and_writes():
 
 
 def test_importing_is_quick():
-    """In seconds of the processor, the best of three, since other processes may be at work."""
+    """In seconds of the processor, the best of three, since other processes may be at work.
+
+    The limit is for a machine that imports NumPy in 0.12 s; in its slow minutes both take longer.
+    """
     measured = [json.loads(python(MEASURE).stdout) for _ in range(3)]
-    assert min(seconds for seconds, _ in measured) < 0.3
-    for late in ("matplotlib", "cupy", "mpi4py", "torch"):
-        assert late not in measured[0][1]
+    assert any(seconds < 0.3 * max(1, of_numpy / 0.12) for seconds, of_numpy, _ in measured), measured
+    for late in ("matplotlib", "cupy", "mpi4py", "torch", "urllib.request"):
+        assert late not in measured[0][2]
 
 
 def test_another_autograd_is_named(tmp_path):

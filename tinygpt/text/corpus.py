@@ -6,8 +6,6 @@ import os
 import re
 import sys
 import sysconfig
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -255,10 +253,12 @@ def _shakespeare() -> bytes:
                 f"train on it with --data {path}"
             )
         return raw
+    import urllib.request  # slow to import, and seldom needed
+
     try:
         with urllib.request.urlopen(SHAKESPEARE_URL, timeout=10) as response:
             raw = response.read()
-    except (urllib.error.URLError, OSError) as error:
+    except OSError as error:
         raise UserError(f"cannot download {SHAKESPEARE_URL} ({getattr(error, 'reason', error)})") from None
     if sha256_of(raw) != SHAKESPEARE_SHA256:
         raise UserError(

@@ -291,7 +291,7 @@ def test_without_a_network_the_default_says_so_and_goes_on(tmp_path, monkeypatch
         raise urllib.error.URLError("no network")
 
     monkeypatch.setenv("TINYGPT_DATA", str(tmp_path))
-    monkeypatch.setattr(corpus.urllib.request, "urlopen", unreachable)
+    monkeypatch.setattr("urllib.request.urlopen", unreachable)
     said = []
     assert corpus.default_text(said.append)[0] == "python"
     assert "no network" in said[0] and "--data python" in said[0]
